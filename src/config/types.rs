@@ -1,0 +1,203 @@
+//! The resolved configuration. Values of these types come from a validated file only.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::event::SourceName;
+
+/// A whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that it came from, for messages.
+    pub path: PathBuf,
+    /// `[global]`.
+    pub global: Global,
+    /// `[[sources]]`, at least one, in file order.
+    pub sources: Vec<SourceConfig>,
+}
+
+/// `[global]`.
+#[derive(Clone, Debug)]
+pub struct Global {
+    /// `agent_name`: names this agent to the server.
+    pub agent_name: String,
+    /// `end_point`: where batches go.
+    pub end_point: EndPoint,
+    /// `send_type`: the strategy.
+    pub send_type: SendType,
+    /// `max_send_task`: most first sends, and most replays, in flight; at least 1.
+    pub max_send_task: usize,
+    /// `retry_count`: quick retries before a batch is parked.
+    pub retry_count: u32,
+    /// `retry_delay_ms`: delay before the first retry, at least 1 ms.
+    pub retry_delay: Duration,
+    /// `channel_bound`: bound of internal channels, at least 1.
+    pub channel_bound: usize,
+    /// `interval_secs`: the longest an event waits for its batch to fill; above zero.
+    pub interval: Duration,
+    /// `max_batch_size`: most events in a batch, at least 1.
+    pub max_batch_size: u32,
+    /// `max_batch_bytes`: most bytes of lines in a batch of more than one event.
+    pub max_batch_bytes: u64,
+    /// `spool_dir`.
+    pub spool_dir: PathBuf,
+    /// `max_spool_bytes`: the disk budget.
+    pub max_spool_bytes: u64,
+    /// `min_free_bytes`: free space left to others on the spool's file system.
+    pub min_free_bytes: u64,
+    /// `on_full`.
+    pub on_full: OnFull,
+    /// `segment_bytes`: size at which a segment is sealed.
+    pub segment_bytes: u64,
+    /// `sync`.
+    pub sync: SyncMode,
+    /// `timeout_secs`: for one request, from connect to the end of the answer.
+    pub timeout: Duration,
+    /// `shutdown_secs`: how long requests in flight may finish on a stop.
+    pub shutdown: Duration,
+    /// `compression` of request bodies.
+    pub compression: Compression,
+    /// `[global.headers]`: sent with every request; never one that the agent sets itself.
+    pub headers: Vec<(String, String)>,
+    /// `[global.auth]`.
+    pub auth: Option<Auth>,
+    /// `[global.tls]`.
+    pub tls: Tls,
+}
+
+/// A URL whose scheme fits the strategy, kept without credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndPoint(pub url::Url);
+
+impl fmt::Display for EndPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The strategies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendType {
+    /// HTTP and HTTPS, by the URL's scheme.
+    Http,
+}
+
+/// What happens when the disk budget is used up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// Reading pauses; the log files are the first buffer.
+    #[default]
+    Block,
+    /// The oldest events are dropped, counted one by one.
+    DropOldest,
+}
+
+/// What a commit waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Whatever has gathered while the last sync ran is synced together; survives a power cut.
+    #[default]
+    Group,
+    /// Left to the operating system: survives a killed process, not a power cut.
+    Os,
+}
+
+/// Content coding of request bodies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// As it is.
+    #[default]
+    None,
+    /// gzip.
+    Gzip,
+    /// zstd.
+    Zstd,
+}
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub const fn new(value: String) -> Self {
+        Self(value)
+    }
+
+    /// The value itself, for the wire only.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// `[global.auth]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// `Authorization: Bearer …`.
+    Bearer(Secret),
+    /// HTTP basic authentication.
+    Basic {
+        /// The user.
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+}
+
+/// `[global.tls]`. The server's certificate is always verified.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// `ca_file`: PEM certificates trusted instead of the system's.
+    pub ca_pem: Option<Vec<u8>>,
+    /// `client_cert_file` and `client_key_file`: PEM certificate chain and key shown to the server.
+    pub client_identity_pem: Option<ClientIdentity>,
+}
+
+/// The agent's own certificate.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    /// PEM certificate chain, leaf first.
+    pub cert_pem: Vec<u8>,
+    /// PEM private key.
+    pub key_pem: Vec<u8>,
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientIdentity(secret)")
+    }
+}
+
+/// A `[[sources]]` entry.
+#[derive(Clone, Debug)]
+pub struct SourceConfig {
+    /// `name`, unique.
+    pub name: SourceName,
+    /// `log_path`: a path or a glob, made absolute against the working directory.
+    pub log_path: String,
+    /// `delay_ms`: how often files are looked at where notification does not reach; at least 1 ms.
+    pub delay: Duration,
+    /// `start_at`: for files that are there when the source is first followed.
+    pub start_at: StartAt,
+    /// `max_line_bytes`: a longer line is split; within 16 and 16 MiB.
+    pub max_line_bytes: usize,
+}
+
+/// Where reading a file begins that was there when its source was first followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartAt {
+    /// At its first byte.
+    #[default]
+    Beginning,
+    /// At its end; files that appear later are read from the beginning.
+    End,
+}
