@@ -1,0 +1,1 @@
+//! The reference collector: stores every event once, however often it is sent.

@@ -1,0 +1,1 @@
+//! Wire formats: a batch's events encoded as a request body.

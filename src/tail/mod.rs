@@ -1,0 +1,1 @@
+//! Tailers: follow the files of the sources and turn new lines into frames.

@@ -1,0 +1,21 @@
+//! The users' promises, each shown against the real binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a test that meets the unexpected should stop there"
+)]
+
+mod collector;
+mod common;
+mod config_errors;
+mod delivery;
+mod demo;
+mod durability;
+mod kill_restart;
+mod spool_faults;
+mod tailing;
