@@ -456,3 +456,69 @@ fn reset(raw: &TcpStream) -> io::Result<()> {
     rustix::net::sockopt::set_socket_linger(raw, Some(Duration::ZERO))?;
     Ok(())
 }
+
+/// Each fault is what it says: seen from the sender, and in what reaches the collector.
+#[test]
+fn every_fault_is_what_it_says() {
+    use super::{Scene, Shipment, spool_id};
+
+    let scene = Scene::new("every_fault_is_what_it_says");
+    let mut collector = Collector::start(&scene);
+    let mut proxy = FaultProxy::before(&collector);
+    let address = proxy.address();
+    let mut seq = 0;
+    let mut send = |fault: Fault| {
+        seq += 1;
+        proxy.next(fault);
+        let answer = Shipment::new(&spool_id(1)).with("app", seq..=seq).post(address);
+        (answer, collector.stored_count())
+    };
+    let kind = |answer: io::Result<super::Answer>| answer.unwrap_err().kind();
+
+    let (answer, stored) = send(Fault::Pass);
+    assert_eq!((answer.unwrap().text().as_str(), stored), ("{\"stored\":1,\"duplicates\":0}\n", 1));
+    let (answer, stored) = send(Fault::StatusRetryAfter(429, "7".into()));
+    let answer = answer.unwrap();
+    assert_eq!((answer.status, stored), (429, 1));
+    assert!(answer.headers.contains(&("Retry-After".into(), "7".into())));
+    let (answer, stored) = send(Fault::StatusBody(400, "no".into()));
+    assert_eq!((answer.unwrap().text().as_str(), stored), ("no", 1));
+    let (answer, stored) = send(Fault::Reset);
+    assert_eq!((kind(answer), stored), (io::ErrorKind::ConnectionReset, 1));
+    let (answer, stored) = send(Fault::LoseReply);
+    assert_eq!((kind(answer), stored), (io::ErrorKind::ConnectionReset, 2));
+    let (answer, stored) = send(Fault::CutReply);
+    assert_eq!((kind(answer), stored), (io::ErrorKind::UnexpectedEof, 3));
+    let (answer, stored) = send(Fault::CloseAfter);
+    assert_eq!((answer.unwrap().status, stored), (200, 4));
+    let (answer, stored) = send(Fault::Garbage);
+    assert!(answer.is_err());
+    assert_eq!(stored, 4);
+
+    let hanging = Shipment::new(&spool_id(1)).with("app", 100..=100);
+    for (fault, stored) in [(Fault::Hang, 4), (Fault::HangAfterForward, 5), (Fault::Trickle, 5)] {
+        proxy.next(fault);
+        let before = proxy.request_count();
+        std::thread::scope(|scope| {
+            let answer = scope.spawn(|| hanging.post(address));
+            proxy.await_requests(before + 1);
+            wait_for(PATIENCE, "it is forwarded, if it is", || collector.stored_count() == stored);
+            proxy.release();
+            assert!(answer.join().unwrap().is_err());
+        });
+    }
+
+    proxy.refuse_marked(" app 00000200 ", Fault::Status(422));
+    let marked = Shipment::new(&spool_id(1)).with("app", 199..=201).encoded("zstd");
+    assert_eq!(marked.post(address).unwrap().status, 422);
+    assert_eq!(proxy.requests().last().unwrap().seq(), "199-201");
+    proxy.heal();
+    proxy.refuse_connections();
+    assert_eq!(kind(marked.post(address)), io::ErrorKind::ConnectionRefused);
+    proxy.listen_again();
+    collector.kill();
+    assert_eq!(kind(marked.post(address)), io::ErrorKind::ConnectionReset, "no collector, no answer");
+    collector.restart();
+    assert_eq!(marked.post(address).unwrap().status, 200);
+    super::assert_resends_identical(&proxy.requests()[11..]);
+}

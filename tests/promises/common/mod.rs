@@ -97,3 +97,33 @@ pub fn free_port() -> u16 {
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
+
+/// The benchmarks' counting server; here so that its counts are checked.
+#[path = "../../../benches/sink/mod.rs"]
+pub mod sink;
+
+#[test]
+fn the_sink_of_the_benchmarks_counts_what_comes() {
+    use std::io::Write as _;
+
+    let sink = sink::Sink::start().unwrap();
+    let shipment = Shipment::new(&spool_id(1)).with("a", 1..=2000).with("b", 1..=77);
+    let json = shipment.json();
+    let request = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{json}", json.len());
+    let mut stream = std::net::TcpStream::connect(sink.address()).unwrap();
+    stream.set_nodelay(true).unwrap();
+    // In pieces of every small size, so that events lie across the seams of what is read.
+    let mut rest = request.as_bytes();
+    for size in (1..40).cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let (piece, after) = rest.split_at(size.min(rest.len()));
+        stream.write_all(piece).unwrap();
+        rest = after;
+    }
+    stream.write_all(request.repeat(3).as_bytes()).unwrap();
+    wait_for(PATIENCE, "four requests are counted", || sink.counts().requests() == 4);
+    assert_eq!(sink.counts().events(), 4 * 2077);
+    assert_eq!(sink.counts().body_bytes(), 4 * json.len() as u64);
+}
