@@ -1,16 +1,22 @@
 //! Reading a run of positions back as the content of a batch.
 
+use std::collections::BTreeMap;
 use std::io;
 
+use super::keeper::Counts;
 use super::reader::{Frame, FrameReader, Step};
 use crate::batch::{BatchContent, FrameSlice};
-use crate::event::{EventIter, Position, SourceName};
+use crate::event::{EventIter, Position, Seq, SourceName};
 
 /// What was found of a run of positions.
 #[derive(Debug, Default)]
 pub(super) struct Run {
-    /// The events that are intact, in payload order.
+    /// The events of the first intact run, in payload order.
     pub content: BatchContent,
+    /// Intact events of each source, over all runs.
+    pub counts: Counts,
+    /// For each source met, the sequence number after its last event.
+    pub next_seqs: BTreeMap<SourceName, Seq>,
     /// The intact positions: runs of first and last, both included. One run is what an undamaged batch has.
     pub intact: Vec<(Position, Position)>,
     /// Events of each source whose frames are damaged while their headers are not.
@@ -36,11 +42,17 @@ pub(super) fn read_run(reader: &mut FrameReader, first: Position, last: Position
                 }
                 let from = frame.header.first_position.max(next);
                 let to = Position(frame.header.end_position().0.saturating_sub(1)).min(last);
-                push(&mut run.content, &frame, from, to);
                 match run.intact.last_mut() {
                     Some((_, end)) if end.plus(1) == from => *end = to,
                     _ => run.intact.push((from, to)),
                 }
+                if run.intact.len() == 1 {
+                    push(&mut run.content, &frame, from, to);
+                }
+                let source = &frame.header.checkpoint.source;
+                *run.counts.entry(source.clone()).or_default() += to.since(from) + 1;
+                let after = to.plus(1).since(frame.header.first_position);
+                run.next_seqs.insert(source.clone(), frame.header.first_seq.plus(after));
                 next = to.plus(1);
             }
             Step::Damaged(header) => {

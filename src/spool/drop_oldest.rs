@@ -34,11 +34,10 @@ pub(super) fn plan(log: &Arc<Log>, books: &Books, extent: Extent) -> io::Result<
         let last = if id.part.is_some() { id.last } else { Position(id.last.0.min(extent.end.0 - 1)) };
         let mut reader = FrameReader::new(log.clone(), id.first, Some(record.at), false);
         let run = content::read_run(&mut reader, id.first, last)?;
-        let content = match id.part {
-            Some(part) => run.content.part(part.from, part.to),
-            None => run.content,
-        };
-        plan.count(&content);
+        match id.part {
+            Some(part) => plan.count(counts(&run.content.part(part.from, part.to))),
+            None => plan.count(run.counts),
+        }
         plan.gone.push(id);
         if id.part.is_none() && id.last >= extent.end {
             let rest = BatchId { first: extent.end, last: id.last, part: None };
@@ -49,18 +48,21 @@ pub(super) fn plan(log: &Arc<Log>, books: &Books, extent: Extent) -> io::Result<
         let mut reader = FrameReader::new(log.clone(), books.cursor, None, false);
         let last = Position(extent.end.0 - 1);
         let run = content::read_run(&mut reader, books.cursor, last)?;
-        plan.count(&run.content);
-        plan.cut_seqs =
-            run.content.ranges().into_iter().map(|range| (range.source, range.last.plus(1))).collect();
+        plan.count(run.counts);
+        plan.cut_seqs = run.next_seqs.into_iter().collect();
         plan.cursor = extent.end;
     }
     Ok(plan)
 }
 
+fn counts(content: &BatchContent) -> impl Iterator<Item = (SourceName, u64)> {
+    content.sources.iter().map(|run| (run.source.clone(), u64::from(run.events)))
+}
+
 impl Plan {
-    fn count(&mut self, content: &BatchContent) {
-        for range in content.ranges() {
-            *self.dropped.entry(range.source).or_default() += range.last.since(range.first) + 1;
+    fn count(&mut self, counts: impl IntoIterator<Item = (SourceName, u64)>) {
+        for (source, events) in counts {
+            *self.dropped.entry(source).or_default() += events;
         }
     }
 }

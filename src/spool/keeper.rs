@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use super::dead_letter::{DeadLetter, DeadLetters};
@@ -65,7 +65,9 @@ enum Command {
 /// The way to the keeper, for every thread.
 #[derive(Clone, Debug)]
 pub(crate) struct KeeperHandle {
-    commands: SyncSender<Command>,
+    /// Unbounded, so that an acknowledgement never waits for the disk. What can be in it is bounded by the batches that
+    /// are cut and not acknowledged: cutting waits for the keeper.
+    commands: Sender<Command>,
 }
 
 /// What became of a cut.
@@ -175,7 +177,7 @@ impl Keeper {
         dead: DeadLetters,
         sync: SyncMode,
     ) -> (Self, KeeperHandle) {
-        let (sender, commands) = sync_channel(COMMANDS_MAX);
+        let (sender, commands) = channel();
         let next_group = books.groups.keys().next_back().map_or(1, |last| last.saturating_add(1));
         let keeper =
             Self { commands, ledger: Some(ledger), books, profile, log, shared, dead, sync, next_group };
