@@ -1,11 +1,13 @@
 //! log-agent: a durable log-shipping agent.
 
+pub mod aggregate;
 pub mod batch;
 pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod config;
 pub mod event;
+mod outbox;
 pub mod payload;
 pub mod retry;
 pub mod send;

@@ -376,11 +376,11 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn any_flipped_bit_of_a_header_is_noticed(header in header(), at in any::<prop::sample::Index>(), bit in 0..8) {
+        fn any_flipped_bit_of_a_header_is_noticed(header in header(), at in any::<prop::sample::Index>(), bit in 0..8_u32) {
             let mut bytes = Vec::new();
             header.encode(&mut bytes);
             let at = at.index(bytes.len());
-            bytes[at] ^= 1 << bit;
+            bytes[at] ^= 1_u8 << bit;
             prop_assert!(FrameHeader::decode(&bytes, header.segment).is_err());
         }
 

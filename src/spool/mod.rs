@@ -34,6 +34,8 @@ mod queue;
 mod reader;
 mod recovery;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod view;
 mod writer;
 
@@ -256,6 +258,11 @@ impl Spool {
             cut_seqs: self.cut_seqs.clone(),
             agent_name: self.batches.profiles.get(&self.profile).cloned().unwrap_or_default(),
         }
+    }
+
+    #[cfg(test)]
+    fn cursor(&self) -> Position {
+        self.cursor
     }
 
     /// Takes no more frames, commits what was taken, and wakes whoever waits for more.
