@@ -10,3 +10,4 @@ pub mod payload;
 pub mod retry;
 pub mod send;
 pub mod tail;
+pub mod telemetry;
