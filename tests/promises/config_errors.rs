@@ -2,9 +2,12 @@
 //! neither ever shows a secret.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// In every secret of these tests, and in no output.
 const SECRET: &str = "hunter2";
@@ -13,11 +16,25 @@ const SECRET: &str = "hunter2";
 struct Agent {
     directory: tempfile::TempDir,
     environment: Vec<(String, String)>,
+    program: PathBuf,
+    /// The user as whom the program runs, where it is not ours.
+    user: Option<u32>,
 }
+
+/// The commands that load the configuration: what one refuses, all refuse.
+const LOADERS: &[&[&str]] = &[&["check"]];
+
+/// A user who owns nothing (`nobody` on Linux).
+const NOBODY: u32 = 65534;
 
 impl Agent {
     fn with_config(text: impl AsRef<[u8]>) -> Self {
-        let agent = Self { directory: tempfile::tempdir().unwrap(), environment: Vec::new() };
+        let agent = Self {
+            directory: tempfile::tempdir().unwrap(),
+            environment: Vec::new(),
+            program: env!("CARGO_BIN_EXE_log-agent").into(),
+            user: None,
+        };
         agent.file("log-agent.config", text);
         agent
     }
@@ -38,15 +55,46 @@ impl Agent {
         self
     }
 
+    /// Makes the file `name` unreadable to the program, which runs as another user where this one may read everything.
+    /// False where that cannot be had.
+    fn lock(&mut self, name: &str) -> bool {
+        let path = self.path(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+        if fs::File::open(&path).is_err() {
+            return true;
+        }
+        fs::set_permissions(self.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        self.user = Some(NOBODY);
+        // Where the program was built, another user may have no access.
+        let program = self.path("program");
+        if fs::hard_link(&self.program, &program).is_err() {
+            fs::copy(&self.program, &program).unwrap();
+        }
+        self.program = program;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            match self.command().arg("--version").output() {
+                // A process that another test starts just now may still hold the copy open for writing.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
+                    std::thread::yield_now();
+                }
+                result => return result.is_ok_and(|output| output.status.success()),
+            }
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.current_dir(self.directory.path()).stdin(Stdio::null());
+        command.env_clear().envs(self.environment.iter().cloned());
+        if let Some(user) = self.user {
+            command.uid(user);
+        }
+        command
+    }
+
     fn run(&self, arguments: &[&str]) -> Output {
-        let output = Command::new(env!("CARGO_BIN_EXE_log-agent"))
-            .args(arguments)
-            .current_dir(self.directory.path())
-            .env_clear()
-            .envs(self.environment.iter().cloned())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+        let output = self.command().args(arguments).output().unwrap();
         for text in [&output.stdout, &output.stderr] {
             let text = String::from_utf8_lossy(text);
             assert!(!text.to_lowercase().contains(SECRET), "a secret was shown: {text}");
@@ -54,9 +102,16 @@ impl Agent {
         output
     }
 
-    /// Checks the configuration, which must be refused with one line; returns it without `log-agent: `.
+    /// The one line with which every command refuses the configuration, without `log-agent: `.
     fn refusal(&self) -> String {
-        let output = self.run(&["check"]);
+        let mut lines: Vec<_> = LOADERS.iter().map(|command| self.refusal_by(command)).collect();
+        lines.dedup();
+        assert_eq!(lines.len(), 1, "the commands differ: {lines:?}");
+        lines.remove(0)
+    }
+
+    fn refusal_by(&self, command: &[&str]) -> String {
+        let output = self.run(command);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(64), "{stderr}{}", String::from_utf8_lossy(&output.stdout));
         assert!(output.stdout.is_empty());
@@ -148,10 +203,8 @@ fn a_file_that_cannot_be_a_configuration_is_told_with_its_place() {
 
 #[test]
 fn an_unreadable_configuration_is_told() {
-    let agent = Agent::with_config(global(""));
-    let path = agent.path("log-agent.config");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
-    if fs::File::open(&path).is_ok() {
+    let mut agent = Agent::with_config(global(""));
+    if !agent.lock("log-agent.config") {
         println!("SKIPPED: this user reads files whatever their permissions are");
         return;
     }
@@ -190,8 +243,8 @@ fn a_missing_key_is_named_with_what_it_must_be() {
         (
             global("[global.auth]\nuser = \"u\""),
             5,
-            "global.auth.type: is missing",
-            &["\"bearer\" or \"basic\""],
+            "global.auth.type",
+            &["is missing", "\"bearer\" or \"basic\""],
         ),
     ]);
 }
@@ -532,8 +585,9 @@ fn a_certificate_or_key_that_cannot_be_used_is_told_with_its_file() {
     let both = "client_cert_file = \"cert.pem\"\nclient_key_file = \"key.pem\"";
     let broken_key = "-----BEGIN PRIVATE KEY-----\naHVudGVyMg==\n-----END PRIVATE KEY-----\n";
     let unended = "-----BEGIN PRIVATE KEY-----\nhunter2\n";
-    // lines of [global.tls], content of cert.pem, content of key.pem, line, key, what is said
-    let cases: &[(&str, &str, &str, usize, &str, &[&str])] = &[
+    /// Lines of `[global.tls]`, content of cert.pem and of key.pem; line and key at fault, what is said.
+    type Case<'a> = (&'a str, &'a str, &'a str, usize, &'a str, &'a [&'a str]);
+    let cases: &[Case<'_>] = &[
         (
             "ca_file = \"gone.pem\"",
             "",
@@ -693,11 +747,10 @@ fn what_cannot_be_meant_is_a_warning_and_exit_code_2() {
     assert!(stderr.contains("logs is not a file"), "{stderr}");
     assert!(stdout.contains("none yet"), "{stdout}");
 
-    let unreadable =
+    let mut unreadable =
         Agent::with_config(format!("{GLOBAL}[[sources]]\nname = \"one\"\nlog_path = \"a.log\"\n"));
-    let path = unreadable.file("a.log", "");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
-    if fs::File::open(&path).is_ok() {
+    unreadable.file("a.log", "");
+    if !unreadable.lock("a.log") {
         println!("SKIPPED in part: this user reads files whatever their permissions are");
         return;
     }
