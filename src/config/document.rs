@@ -17,6 +17,8 @@ const SHOWN_CHARS_MAX: usize = 64;
 pub(super) struct Text<'a> {
     path: &'a Path,
     text: String,
+    /// Offsets of the newlines, ascending: every key asks for its line.
+    newlines: Vec<usize>,
 }
 
 impl<'a> Text<'a> {
@@ -30,11 +32,12 @@ impl<'a> Text<'a> {
 
     /// Takes `bytes` as the content of `path`.
     pub(super) fn from_bytes(path: &'a Path, bytes: Vec<u8>) -> Result<Self, ConfigError> {
+        let newlines = memchr::memchr_iter(b'\n', &bytes).collect();
         match String::from_utf8(bytes) {
-            Ok(text) => Ok(Self { path, text }),
+            Ok(text) => Ok(Self { path, text, newlines }),
             Err(error) => {
                 let offset = error.utf8_error().valid_up_to();
-                let line = line_at(error.as_bytes(), offset);
+                let line = line_at(&newlines, offset);
                 Err(ConfigError::line(path, line, Problem::NotUtf8 { offset }))
             }
         }
@@ -43,18 +46,18 @@ impl<'a> Text<'a> {
     /// Parses the text as TOML.
     pub(super) fn parse(&self) -> Result<DeTable<'_>, ConfigError> {
         DeTable::parse(&self.text).map(toml::Spanned::into_inner).map_err(|error| {
-            let offset = error.span().map_or(self.text.len(), |span| span.start).min(self.text.len());
-            let before = self.text.as_bytes().get(..offset).unwrap_or_default();
-            let line_start = memchr::memrchr(b'\n', before).map_or(0, |newline| newline.saturating_add(1));
-            let column =
-                String::from_utf8_lossy(before.get(line_start..).unwrap_or_default()).chars().count();
-            let problem = Problem::Syntax {
-                column: column.saturating_add(1),
-                // Says what was expected and never repeats the file, which may hold secrets.
-                reason: one_line(error.message()),
-            };
-            ConfigError::line(self.path, line_at(self.text.as_bytes(), offset), problem)
+            let offset = error.span().map_or(self.text.len(), |span| span.start);
+            let before = self.text.get(..offset).unwrap_or(&self.text);
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count().saturating_add(1);
+            // Says what was expected and never repeats the file, which may hold secrets.
+            let reason = one_line(error.message());
+            ConfigError::line(self.path, self.line_at(offset), Problem::Syntax { column, reason })
         })
+    }
+
+    /// The line of the byte at `offset`, from 1.
+    fn line_at(&self, offset: usize) -> usize {
+        line_at(&self.newlines, offset)
     }
 
     /// The whole document as a table.
@@ -106,11 +109,7 @@ impl<'t> Table<'t> {
     /// The entry of `name`.
     pub(super) fn entry(&self, name: &str) -> Option<Entry<'t>> {
         let (key, value) = self.entries.get_key_value(name)?;
-        Some(Entry {
-            name: key.get_ref(),
-            line: line_at(self.text.text.as_bytes(), key.span().start),
-            value: value.get_ref(),
-        })
+        Some(Entry { name: key.get_ref(), line: self.text.line_at(key.span().start), value: value.get_ref() })
     }
 
     /// All entries in the order of the file.
@@ -143,7 +142,7 @@ impl<'t> Table<'t> {
         };
         let mut tables = Vec::with_capacity(array.len());
         for element in array {
-            let line = line_at(self.text.text.as_bytes(), element.span().start);
+            let line = self.text.line_at(element.span().start);
             match element.get_ref() {
                 DeValue::Table(entries) => {
                     tables.push(Table { text: self.text, name: self.path_of(name), line, entries });
@@ -224,9 +223,8 @@ fn shown(text: &str) -> String {
 }
 
 /// The line of the byte at `offset`, from 1.
-fn line_at(text: &[u8], offset: usize) -> usize {
-    let before = text.get(..offset).unwrap_or(text);
-    memchr::memchr_iter(b'\n', before).count().saturating_add(1)
+fn line_at(newlines: &[usize], offset: usize) -> usize {
+    newlines.partition_point(|newline| *newline < offset).saturating_add(1)
 }
 
 /// Reads a file of at most `limit` bytes; `None` where it is longer.
