@@ -13,6 +13,7 @@ pub mod retry;
 pub mod send;
 pub mod spool;
 pub mod tail;
+pub mod telemetry;
 
 /// An error and its causes in one line.
 #[must_use]
