@@ -1,0 +1,168 @@
+//! What must hold once everything is delivered.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Collector, PATIENCE, Received, Stored, Writer, wait_for};
+
+/// How many lines of a kind are shown when they should not be there, or should.
+const SHOWN_MAX: usize = 3;
+
+/// Waits until at least as many events are stored as the writers wrote.
+#[track_caller]
+pub fn await_delivery(writers: &[&Writer], collector: &Collector) {
+    let expected: u64 = writers.iter().map(|writer| writer.count()).sum();
+    let what = format!("{expected} lines are stored");
+    wait_for(PATIENCE, &what, || collector.stored_count() >= expected);
+}
+
+/// Asserts that every line that is complete in its file is stored exactly once under its source, as it was written; that
+/// the lines of a writer have ascending sequence numbers; that nothing else is stored; and that no sequence number of a
+/// source is missing or there twice.
+#[track_caller]
+pub fn assert_delivered_exactly_once(writers: &[&Writer], collector: &Collector) {
+    let complaints = complaints(writers, &collector.stored());
+    assert!(complaints.is_empty(), "not delivered exactly once:\n{}", complaints.join("\n"));
+}
+
+/// Asserts that no event is stored twice, by its sequence number, and that none of a source is missing between others.
+#[track_caller]
+pub fn assert_stored_once(stored: &[Stored]) {
+    let complaints = sequence_complaints(stored);
+    assert!(complaints.is_empty(), "not stored once:\n{}", complaints.join("\n"));
+}
+
+/// Asserts that requests with the same key had the same bytes and ranges.
+#[track_caller]
+pub fn assert_resends_identical(requests: &[Received]) {
+    let mut first_of_key: HashMap<&str, &Received> = HashMap::new();
+    for request in requests {
+        let first = first_of_key.entry(request.key()).or_insert(request);
+        assert_eq!(first.seq(), request.seq(), "ranges under the key {} changed", request.key());
+        assert!(first.body == request.body, "the body under the key {} changed", request.key());
+    }
+}
+
+fn complaints(writers: &[&Writer], stored: &[Stored]) -> Vec<String> {
+    let mut of_source: HashMap<&str, Vec<&Stored>> = HashMap::new();
+    for event in stored {
+        of_source.entry(&event.source).or_default().push(event);
+    }
+    of_source.values_mut().for_each(|events| events.sort_by_key(|event| event.seq));
+
+    let mut complaints = sequence_complaints(stored);
+    let mut foreign: HashSet<(&str, u64)> =
+        stored.iter().map(|event| (event.source.as_str(), event.seq)).collect();
+    for writer in writers {
+        let prefix = format!("{} ", writer.name());
+        let mut times = vec![0_u32; writer.lines().len()];
+        let mut altered = Vec::new();
+        let mut disordered = Vec::new();
+        let mut last: Option<usize> = None;
+        for event in of_source.get(writer.source()).map_or(&[][..], Vec::as_slice) {
+            let Some(rest) = event.data.strip_prefix(&prefix) else { continue };
+            foreign.remove(&(event.source.as_str(), event.seq));
+            let number = rest.get(..8).and_then(|number| number.parse::<usize>().ok());
+            match number.filter(|number| writer.lines().get(*number) == Some(&event.data)) {
+                Some(number) => {
+                    times[number] += 1;
+                    if last.is_some_and(|last| last >= number) && times[number] == 1 {
+                        disordered.push(format!(
+                            "line {number} at seq {} after line {}",
+                            event.seq,
+                            last.unwrap()
+                        ));
+                    }
+                    last = last.max(Some(number));
+                }
+                None => altered.push(format!("seq {}: {:?}", event.seq, event.data)),
+            }
+        }
+        let numbers = |wanted: fn(u32) -> bool| -> Vec<String> {
+            let found = times.iter().enumerate().filter(|(_, times)| wanted(**times));
+            found.map(|(number, times)| format!("line {number} ({times} times)")).collect()
+        };
+        let kinds = [
+            ("missing", numbers(|times| times == 0)),
+            ("stored more than once", numbers(|times| times > 1)),
+            ("not as they were written", altered),
+            ("out of order", disordered),
+        ];
+        for (kind, found) in kinds {
+            complain(&mut complaints, &format!("{} of {}", kind, writer.name()), &found);
+        }
+    }
+    let foreign: Vec<String> = stored
+        .iter()
+        .filter(|event| foreign.contains(&(event.source.as_str(), event.seq)))
+        .map(|event| format!("{} {}: {:?}", event.source, event.seq, event.data))
+        .collect();
+    complain(&mut complaints, "written by no writer", &foreign);
+    complaints
+}
+
+fn sequence_complaints(stored: &[Stored]) -> Vec<String> {
+    let mut of_source: HashMap<&str, Vec<u64>> = HashMap::new();
+    for event in stored {
+        of_source.entry(&event.source).or_default().push(event.seq);
+    }
+    let mut complaints = Vec::new();
+    for (source, mut seqs) in of_source {
+        seqs.sort_unstable();
+        let pairs = || seqs.iter().zip(seqs.iter().skip(1));
+        let twice: Vec<String> = pairs().filter(|(a, b)| a == b).map(|(seq, _)| seq.to_string()).collect();
+        let gaps: Vec<String> =
+            pairs().filter(|(a, b)| **b > **a + 1).map(|(a, b)| format!("{}-{}", a + 1, b - 1)).collect();
+        complain(&mut complaints, &format!("seqs of {source} stored twice"), &twice);
+        complain(&mut complaints, &format!("seqs of {source} missing"), &gaps);
+    }
+    complaints
+}
+
+fn complain(complaints: &mut Vec<String>, kind: &str, found: &[String]) {
+    if !found.is_empty() {
+        let shown = found.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join("; ");
+        let more = if found.len() > SHOWN_MAX { "; …" } else { "" };
+        complaints.push(format!("{kind}: {}: {shown}{more}", found.len()));
+    }
+}
+
+/// A check that cannot fail is a defect: each kind of fault is put in and must be found.
+#[test]
+fn the_oracle_finds_what_it_is_for() {
+    let scene = super::Scene::new("the_oracle_finds_what_it_is_for");
+    let mut writer = Writer::new(&scene, "app", "logs/app.log");
+    writer.append(5);
+    let good: Vec<Stored> = (1..)
+        .zip(writer.lines())
+        .map(|(seq, line)| Stored {
+            agent: "agent1".into(),
+            source: "app".into(),
+            seq,
+            timestamp: "2024-01-15T10:30:00.123Z".into(),
+            data: line.clone(),
+        })
+        .collect();
+    let found = |change: &dyn Fn(&mut Vec<Stored>)| {
+        let mut stored = good.clone();
+        change(&mut stored);
+        complaints(&[&writer], &stored).join("\n")
+    };
+    assert_eq!(found(&|_| {}), "");
+    assert_eq!(
+        found(&|stored| stored.reverse()),
+        "",
+        "the order of lines in the out file is not the events' order"
+    );
+    assert!(found(&|stored| drop(stored.remove(2))).contains("missing of app:logs.app.log: 1: line 2"));
+    assert!(found(&|stored| drop(stored.remove(2))).contains("seqs of app missing: 1: 3-3"));
+    assert!(found(&|stored| stored.push(stored[1].clone())).contains("seqs of app stored twice: 1: 2"));
+    assert!(found(&|stored| stored[4].data = stored[3].data.clone()).contains("stored more than once"));
+    assert!(found(&|stored| stored[4].data.push('x')).contains("not as they were written"));
+    assert!(found(&|stored| stored[4].data = "x".into()).contains("written by no writer"));
+    assert!(found(&|stored| stored[4].source = "other".into()).contains("missing of"));
+    let swap = |stored: &mut Vec<Stored>| {
+        let (a, b) = (stored[1].data.clone(), stored[2].data.clone());
+        (stored[1].data, stored[2].data) = (b, a);
+    };
+    assert!(found(&swap).contains("out of order"));
+}
