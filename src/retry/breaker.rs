@@ -1,7 +1,7 @@
 //! The circuit breaker: how many requests a troubled endpoint gets.
 //!
 //! ```text
-//!            failures in a row, Retry-After, endpoint fault
+//!            failures in a row, Retry-After
 //!  CLOSED ────────────────────────────────────────────────▶ OPEN ◀─┐ the probe failed: a longer delay
 //!    ▲                                                       │  └──┘
 //!    │ the limit is reached            the endpoint answered │
@@ -12,6 +12,8 @@
 //! Invariants:
 //! - Open, at most one probe is in flight, and between two probes there is a delay of the backoff.
 //! - It decides about the endpoint alone; which batch goes next is not its business.
+//! - A batch that fails for a reason of its own, between others that do not, never opens it for longer than the first
+//!   delay. That holds for endpoint faults, too: a filter before the server may refuse one batch and no other.
 //! - Pure: time and randomness are passed in.
 
 use std::time::Duration;
@@ -45,6 +47,15 @@ pub struct Failure {
     pub fault: bool,
     /// The request was the probe.
     pub probe: bool,
+}
+
+/// What a failure is put down to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The endpoint is down: what was sent says nothing about the batch.
+    Endpoint,
+    /// The endpoint served others just before: it may be the batch.
+    Batch,
 }
 
 /// The state machine.
@@ -126,33 +137,38 @@ impl Breaker {
         };
     }
 
-    /// A request failed for a reason that lies with the endpoint.
-    pub fn failed(&mut self, failure: Failure, now: Instant, random: u64) {
+    /// A request failed for a reason that seems to lie with the endpoint.
+    pub fn failed(&mut self, failure: Failure, now: Instant, random: u64) -> Blame {
         self.failures = self.failures.saturating_add(1);
-        let asked = failure.after.map(|after| after.min(RETRY_AFTER_MAX)).filter(|after| !after.is_zero());
-        let wait = |delay: Duration| now + delay.max(asked.unwrap_or_default());
-        let delay = |level| {
-            if failure.fault { self.backoff.slow(random) } else { self.backoff.delay(level, random) }
+        let asked = failure.after.map(|after| after.min(RETRY_AFTER_MAX)).unwrap_or_default();
+        let few = asked.is_zero() && self.failures < self.open_after;
+        let slow = self.backoff.slow(random);
+        let until = |level| {
+            let delay = if failure.fault { slow } else { self.backoff.delay(level, random) };
+            now + delay.max(asked)
         };
-        self.state = match self.state {
-            State::Closed if !failure.fault && asked.is_none() && self.failures < self.open_after => {
-                State::Closed
-            }
+        let before = self.state;
+        self.state = match before {
+            State::Closed if few => before,
+            State::Recovering { .. } if few && failure.fault => before,
             // The delays go on from those of the failures that opened it.
-            State::Closed => {
-                State::Open { until: wait(delay(self.failures)), level: self.failures, probing: false }
-            }
-            State::Recovering { .. } => State::Open { until: wait(delay(1)), level: 1, probing: false },
+            State::Closed => State::opened(until(self.failures), self.failures),
+            State::Recovering { .. } => State::opened(until(1), 1),
             State::Open { level, .. } if failure.probe => {
                 let level = level.saturating_add(1);
-                State::Open { until: wait(delay(level)), level, probing: false }
+                State::opened(until(level), level)
             }
             // Sent before it opened: only what it says about waiting counts.
             State::Open { until, level, probing } => {
-                let slow = if failure.fault { wait(self.backoff.slow(random)) } else { until };
-                State::Open { until: until.max(slow).max(now + asked.unwrap_or_default()), level, probing }
+                let wait = if failure.fault { slow.max(asked) } else { asked };
+                State::Open { until: until.max(now + wait), level, probing }
             }
         };
+        match before {
+            State::Closed if self.is_open() => Blame::Endpoint,
+            State::Closed | State::Recovering { .. } => Blame::Batch,
+            State::Open { .. } => Blame::Endpoint,
+        }
     }
 
     /// Whether requests are held back altogether.
@@ -163,6 +179,10 @@ impl Breaker {
 }
 
 impl State {
+    const fn opened(until: Instant, level: u32) -> Self {
+        Self::Open { until, level, probing: false }
+    }
+
     fn recovering(allowed: usize, limit: usize) -> Self {
         if allowed >= limit { Self::Closed } else { Self::Recovering { allowed } }
     }
@@ -183,7 +203,7 @@ mod tests {
 
     fn open_breaker(now: Instant) -> Breaker {
         let mut breaker = breaker();
-        (0..3).for_each(|_| breaker.failed(TRANSIENT, now, 0));
+        (0..3).for_each(|_| _ = breaker.failed(TRANSIENT, now, 0));
         breaker
     }
 
@@ -267,11 +287,38 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_fault_opens_it_at_once_at_the_slow_cadence() {
+    fn endpoint_faults_in_a_row_open_it_at_the_slow_cadence() {
         let now = Instant::now();
         let mut breaker = breaker();
-        breaker.failed(FAULT, now, 0);
+        (0..3).for_each(|_| _ = breaker.failed(FAULT, now, 0));
         assert_eq!(wait_of(&breaker, now), Backoff::CAP);
+        let later = now + Backoff::CAP;
+        assert_eq!(breaker.admit(later, 0), Admission::Probe);
+        breaker.probe_started();
+        breaker.failed(Failure { probe: true, ..FAULT }, later, 0);
+        assert_eq!(wait_of(&breaker, later), Backoff::CAP);
+    }
+
+    #[test]
+    fn a_single_endpoint_fault_between_answers_holds_nobody_up() {
+        let now = Instant::now();
+        let mut breaker = breaker();
+        assert_eq!(breaker.failed(FAULT, now, 0), Blame::Batch);
+        assert_eq!(breaker.admit(now, 0), Admission::Send);
+        let mut breaker = open_breaker(now);
+        breaker.answered();
+        assert_eq!(breaker.failed(FAULT, now, 0), Blame::Batch);
+        assert_eq!(breaker.admit(now, 0), Admission::Send);
+    }
+
+    #[test]
+    fn a_failure_is_put_down_to_the_batch_only_where_the_endpoint_serves_others() {
+        let now = Instant::now();
+        let mut breaker = breaker();
+        let blames: Vec<_> = (0..4).map(|_| breaker.failed(TRANSIENT, now, 0)).collect();
+        assert_eq!(blames, [Blame::Batch, Blame::Batch, Blame::Endpoint, Blame::Endpoint]);
+        breaker.answered();
+        assert_eq!(breaker.failed(TRANSIENT, now, 0), Blame::Batch);
     }
 
     #[test]

@@ -24,9 +24,9 @@ mod waiting;
 use crate::batch::{BatchId, Payload};
 
 pub use backoff::{Backoff, BackoffError, Jitter};
-pub use breaker::{Admission, Breaker, Failure};
+pub use breaker::{Admission, Blame, Breaker, Failure};
 pub use counters::{DeliveryCounters, DeliverySnapshot};
-pub use delivery::{Delivery, DeliveryError, Policy, Ready};
+pub use delivery::{Delivery, DeliveryError, Policy, Ready, WAITING_MAX};
 
 /// What delivery asks of the spool. Every method but [`Outbox::acknowledge`] may block on the
 /// disk: call them where blocking is allowed.

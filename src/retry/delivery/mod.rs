@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use self::attempt::{Done, End, Job, Ways};
 use super::backoff::{Backoff, BackoffError, Jitter};
-use super::breaker::{Admission, Breaker, Failure};
+use super::breaker::{Admission, Blame, Breaker, Failure};
 use super::counters::DeliveryCounters;
 use super::notices::Notices;
 use super::waiting::{Order, Waiting, WaitingQueue};
@@ -115,6 +115,7 @@ pub struct Delivery {
     jitter: Jitter,
     waiting: WaitingQueue,
     notices: Notices,
+    suspects: Suspects,
     /// First sends in flight.
     firsts: usize,
     /// Replays in flight.
@@ -137,6 +138,16 @@ enum Plan {
     },
 }
 
+/// Whose failures there were since the endpoint last answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suspects {
+    Nobody,
+    /// One batch alone, which may be what is wrong: a first send need not wait for it.
+    Batch(BatchId),
+    /// Several batches failed, or the server asked for time: it is the endpoint.
+    Endpoint,
+}
+
 /// Leave to send one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Admitted {
@@ -154,6 +165,7 @@ impl Delivery {
             jitter: Jitter::from_entropy(),
             waiting: WaitingQueue::new(policy.order(), policy.retry_count),
             notices: Notices::default(),
+            suspects: Suspects::Nobody,
             policy,
             firsts: 0,
             replays: 0,
@@ -224,7 +236,13 @@ impl Delivery {
         let probe = match self.breaker.admit(now, self.in_flight()) {
             Admission::Send => false,
             Admission::Probe => true,
-            Admission::At(until) => return Plan::Wait { until: Some(until), first: None },
+            Admission::At(until) => {
+                let unproven = matches!(self.suspects, Suspects::Batch(_)) && self.may_start_first();
+                return Plan::Wait {
+                    until: Some(until),
+                    first: unproven.then_some(Admitted { probe: true }),
+                };
+            }
             Admission::AfterOutcome => return Plan::Wait { until: None, first: None },
         };
         let admitted = Admitted { probe };
@@ -306,23 +324,47 @@ impl Delivery {
                 self.wait_untried(replacements, now);
             }
             End::Failed { after, fault, reason } => {
-                self.breaker.failed(Failure { after, fault, probe }, now, self.jitter.draw());
-                let attempts = attempts.saturating_add(1);
-                let parked = fault || attempts > self.policy.retry_count;
-                let random = self.jitter.draw();
-                let backoff = &self.policy.backoff;
-                let delay = if parked { backoff.slow(random) } else { backoff.delay(attempts, random) };
-                let waiting = Waiting { batch, attempts, due: now + delay };
-                self.notices.failed(&waiting, &reason, fault, self.breaker.is_open(), now);
-                if parked && !self.breaker.is_open() {
-                    self.notices.parked(&waiting, now);
-                }
-                self.waiting.push(waiting);
+                let failure = Failure { after, fault, probe };
+                let blame = self.breaker.failed(failure, now, self.jitter.draw());
+                self.suspects = match self.suspects {
+                    Suspects::Nobody if after.is_none() => Suspects::Batch(batch),
+                    Suspects::Batch(known) if known == batch && after.is_none() => self.suspects,
+                    _ => Suspects::Endpoint,
+                };
+                self.wait_failed(batch, attempts, fault, blame, &reason, now);
             }
         }
     }
 
+    /// Queues a batch that failed.
+    ///
+    /// A failure that is put down to the endpoint brings the batch no nearer to being parked, so that what an outage
+    /// left waiting goes out as soon as it is over: the breaker alone holds it back.
+    fn wait_failed(
+        &mut self,
+        batch: BatchId,
+        attempts: u32,
+        fault: bool,
+        blame: Blame,
+        reason: &str,
+        now: Instant,
+    ) {
+        let attempts = if blame == Blame::Batch { attempts.saturating_add(1) } else { attempts.max(1) };
+        let parked = attempts > self.policy.retry_count;
+        let slow = blame == Blame::Batch && (parked || fault);
+        let random = self.jitter.draw();
+        let backoff = &self.policy.backoff;
+        let delay = if slow { backoff.slow(random) } else { backoff.delay(attempts, random) };
+        let waiting = Waiting { batch, attempts, due: now + delay };
+        self.notices.failed(&waiting, reason, fault, self.breaker.is_open(), now);
+        if parked && blame == Blame::Batch {
+            self.notices.parked(&waiting, now);
+        }
+        self.waiting.push(waiting);
+    }
+
     fn answered(&mut self, now: Instant) {
+        self.suspects = Suspects::Nobody;
         self.breaker.answered();
         self.notices.answered(now);
     }
