@@ -174,7 +174,7 @@ fn configured_headers(global: &Global) -> Result<HeaderMap, SendError> {
     for (name, value) in &global.headers {
         let refused = || SendError::Header { key: "[global.headers]", name: name.clone() };
         let header = HeaderName::try_from(name.as_str()).map_err(|_| refused())?;
-        let mut value = HeaderValue::try_from(value.as_str()).map_err(|_| refused())?;
+        let mut value = HeaderValue::try_from(value.reveal()).map_err(|_| refused())?;
         value.set_sensitive(true);
         headers.append(header, value);
     }

@@ -21,7 +21,7 @@ impl Redactor {
     /// A redactor for the secrets of `global`: credentials in every form they are sent in, and configured header
     /// values and the query of the URL, among which there are often keys.
     pub(super) fn new(global: &Global, authorization: Option<&HeaderValue>) -> Self {
-        let mut secrets: Vec<String> = global.headers.iter().map(|(_, value)| value.clone()).collect();
+        let mut secrets: Vec<String> = global.headers.iter().map(|(_, value)| value.reveal().to_owned()).collect();
         match &global.auth {
             Some(Auth::Bearer(secret) | Auth::Basic { password: secret, .. }) => {
                 secrets.push(secret.reveal().to_owned());
