@@ -70,7 +70,7 @@ pub fn run(
     let strategy = send::strategy(global)?;
     let policy = Policy::new(global)?;
     let mut spool = Spool::open(&SpoolOptions::from(global))?;
-    let tailer = Tailer::new(&config.sources, spool.checkpoints(), TailOptions::default())?;
+    let tailer = Tailer::new(&config.sources, spool.checkpoints(), &TailOptions::default())?;
     let stopper = tailer.stopper();
     let batches = spool.batches();
     let recovered = batches.outstanding();

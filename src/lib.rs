@@ -1,5 +1,6 @@
 //! log-agent: a durable log-shipping agent.
 
+pub mod agent;
 pub mod aggregate;
 pub mod batch;
 pub mod cli;
