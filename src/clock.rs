@@ -13,6 +13,13 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// The monotonic clock as the runtime's timers see it: what deadlines of asynchronous code are made of. A test can
+/// pause it.
+#[must_use]
+pub fn timer_now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 /// The wall clock, in milliseconds since the Unix epoch.
 #[must_use]
 pub fn wall() -> Timestamp {

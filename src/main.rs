@@ -1,9 +1,7 @@
-//! The `log-agent` command: parse the command line, start tracing, call the library, map errors to exit codes.
+//! The `log-agent` command. Everything it does is in the library.
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    log_agent::cli::Cli::parse().run()
+    log_agent::cli::main()
 }

@@ -1,12 +1,359 @@
-//! `log-agent check`.
+//! `log-agent check`: what a configuration means on this machine, without starting anything or touching the spool.
 
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::{self, Write as _};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use globset::GlobBuilder;
+use indicatif::HumanBytes;
+
+use crate::config::{
+    self, Auth, Compression, Config, Global, OnFull, SendType, SourceConfig, StartAt, SyncMode, show_bytes,
+};
+
+const AFTER_HELP: &str = "\
+What is legal but cannot be meant (a file that cannot be read or is followed twice, credentials sent in the clear,
+certificates that are not used) is a warning on standard error.
+
+Examples:
+  log-agent check
+  log-agent check --config /etc/log-agent/log-agent.config && systemctl restart log-agent
+  log-agent check --files 1000               list up to 1000 files of each source
+  log-agent check --keys                     every key of the configuration, as Markdown
+
+Exit codes:
+  0   accepted
+  2   accepted with warnings
+  64  not accepted; one line says file, line, key and what is accepted";
 
 /// Arguments of `log-agent check`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// Most files listed for each source.
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    files: usize,
+    /// Prints every key with its default, what it accepts and what it is for, and looks at no configuration.
+    #[arg(long)]
+    keys: bool,
+}
 
 /// Runs the subcommand.
-pub fn run(_cli: &super::Cli, _args: &Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("check is being built")
+pub fn run(cli: &super::Cli, args: &Args) -> anyhow::Result<ExitCode> {
+    if args.keys {
+        print(io::stdout(), &config::reference())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = Config::load(&cli.config, cli.spool_dir.as_deref())?;
+    let mut report = Report::default();
+    report.destination(&config);
+    for source in &config.sources {
+        report.source(source, args.files);
+    }
+    print(io::stdout(), &report.text)?;
+    let mut warnings = String::new();
+    for warning in &report.warnings {
+        // Writing to a String cannot fail.
+        let _ = writeln!(warnings, "log-agent: warning: {warning}");
+    }
+    print(io::stderr(), &warnings)?;
+    Ok(if report.warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(super::EXIT_FOUND) })
+}
+
+/// Writes `text`; a reader that has seen enough is no failure.
+fn print(mut to: impl io::Write, text: &str) -> io::Result<()> {
+    match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// What the configuration means, as text, and what about it cannot be meant.
+#[derive(Default)]
+struct Report {
+    text: String,
+    warnings: Vec<String>,
+    /// By device and inode, the source that was the first to follow a file.
+    followed: HashMap<(u64, u64), String>,
+}
+
+impl Report {
+    fn line(&mut self, label: &str, text: impl fmt::Display) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.text, "{label:<12}{text}");
+    }
+
+    /// Where batches go and how.
+    fn destination(&mut self, config: &Config) {
+        let global = &config.global;
+        self.line("accepted", config.path.display());
+        self.line("agent", &global.agent_name);
+        self.line("sends to", &global.end_point);
+        let (transport, compression) = (name_of(global.send_type), compression_name(global.compression));
+        self.line(
+            "",
+            format_args!(
+                "{transport}, up to {} requests at a time, {:?} each, {compression}",
+                global.max_send_task, global.timeout
+            ),
+        );
+        self.line("auth", auth_name(global.auth.as_ref()));
+        if !global.headers.is_empty() {
+            let names: Vec<_> = global.headers.iter().map(|(name, _)| name.as_str()).collect();
+            self.line("headers", names.join(", "));
+        }
+        self.tls(global);
+        self.line(
+            "batches",
+            format_args!(
+                "up to {} events or {}, sent after {:?} at the latest",
+                global.max_batch_size,
+                show_bytes(global.max_batch_bytes),
+                global.interval
+            ),
+        );
+        self.line(
+            "retries",
+            format_args!(
+                "{} quick ones from {:?} on, then slow ones for ever",
+                global.retry_count, global.retry_delay
+            ),
+        );
+        self.spool(global);
+    }
+
+    fn tls(&mut self, global: &Global) {
+        let (secure, tls) = (global.end_point.0.scheme() == "https", &global.tls);
+        let given = tls.ca_pem.is_some() || tls.client_identity_pem.is_some();
+        if secure {
+            let roots = if tls.ca_pem.is_some() { "ca_file" } else { "the system's roots" };
+            let identity =
+                if tls.client_identity_pem.is_some() { "; client_cert_file is shown to it" } else { "" };
+            self.line("tls", format_args!("the server is verified against {roots}{identity}"));
+            return;
+        }
+        self.line("tls", "none");
+        if given {
+            self.warnings.push("[global.tls] is not used, as end_point begins with http://".to_owned());
+        }
+        if global.auth.is_some() && !is_loopback(&global.end_point.0) {
+            self.warnings.push(
+                "the secret of [global.auth] crosses the network in the clear, as end_point begins with http://"
+                    .to_owned(),
+            );
+        }
+    }
+
+    fn spool(&mut self, global: &Global) {
+        let on_full = match global.on_full {
+            OnFull::Block => "reading pauses",
+            OnFull::DropOldest => "the oldest events are dropped and counted",
+        };
+        let sync = match global.sync {
+            SyncMode::Group => "survives a power cut",
+            SyncMode::Os => "survives a killed process, not a power cut",
+        };
+        self.line("spool", global.spool_dir.display());
+        self.line(
+            "",
+            format_args!(
+                "up to {}, {} of the disk left free; when full, {on_full}",
+                show_bytes(global.max_spool_bytes),
+                show_bytes(global.min_free_bytes)
+            ),
+        );
+        self.line("", sync);
+    }
+
+    /// What a source follows right now; at most `listed` files by name.
+    fn source(&mut self, source: &SourceConfig, listed: usize) {
+        let start = match source.start_at {
+            StartAt::Beginning => "beginning",
+            StartAt::End => "end",
+        };
+        self.line("source", &source.name);
+        self.line("", format_args!("{} from the {start}", source.log_path));
+        let found = Found::by(&source.log_path);
+        self.warnings.extend(found.unreadable.iter().map(|(path, error)| {
+            format!("source {}: {} cannot be searched: {error}", source.name, path.display())
+        }));
+        let mut files = Vec::new();
+        for path in found.paths {
+            match self.file(source, &path) {
+                Ok(bytes) => files.push((path, bytes)),
+                Err(warning) => {
+                    self.warnings.push(format!("source {}: {} {warning}", source.name, path.display()));
+                }
+            }
+        }
+        if files.is_empty() {
+            self.line("", "  none yet: waited for");
+            return;
+        }
+        for (path, bytes) in files.iter().take(listed) {
+            self.line("", format_args!("  {} ({})", path.display(), HumanBytes(*bytes)));
+        }
+        if let Some(more) = files.get(listed..).filter(|more| !more.is_empty()) {
+            let bytes = more.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
+            self.line("", format_args!("  and {} more ({})", more.len(), HumanBytes(bytes)));
+        }
+    }
+
+    /// The size of a file in bytes, or why it will not be read.
+    fn file(&mut self, source: &SourceConfig, path: &Path) -> Result<u64, String> {
+        let metadata = fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
+        // Opening anything else might wait for someone to write.
+        if !metadata.is_file() {
+            return Err("is not a file".to_owned());
+        }
+        File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
+        let name = source.name.to_string();
+        match self.followed.insert((metadata.dev(), metadata.ino()), name) {
+            Some(other) if other != source.name.as_str() => {
+                self.warnings.push(format!(
+                    "{} is followed by the sources {other} and {}: its lines are sent twice",
+                    path.display(),
+                    source.name
+                ));
+            }
+            _ => {}
+        }
+        Ok(metadata.len())
+    }
+}
+
+const fn name_of(send_type: SendType) -> &'static str {
+    match send_type {
+        SendType::Http => "HTTP",
+    }
+}
+
+const fn compression_name(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "uncompressed",
+        Compression::Gzip => "gzip",
+        Compression::Zstd => "zstd",
+    }
+}
+
+fn auth_name(auth: Option<&Auth>) -> String {
+    match auth {
+        None => "none".to_owned(),
+        Some(Auth::Bearer(_)) => "bearer token".to_owned(),
+        Some(Auth::Basic { user, .. }) => format!("basic, as {user}"),
+    }
+}
+
+fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// What a pattern finds on disk.
+#[derive(Default)]
+struct Found {
+    paths: BTreeSet<PathBuf>,
+    unreadable: Vec<(PathBuf, io::Error)>,
+}
+
+impl Found {
+    /// What `pattern`, as the configuration made it, finds right now. Symbolic links to directories are not followed
+    /// below `**`.
+    fn by(pattern: &str) -> Self {
+        let mut found = Self::default();
+        let mut components: Vec<_> = pattern.split('/').filter(|component| !component.is_empty()).collect();
+        components.dedup_by(|a, b| *a == "**" && *b == "**");
+        if components.last() == Some(&"**") {
+            components.push("*");
+        }
+        found.walk(Path::new("/"), &components);
+        found
+    }
+
+    fn walk(&mut self, directory: &Path, components: &[&str]) {
+        match components {
+            [] => {}
+            ["**", rest @ ..] => {
+                self.walk(directory, rest);
+                for entry in self.entries(directory) {
+                    if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                        self.walk(&entry.path(), components);
+                    }
+                }
+            }
+            [name, rest @ ..] if !name.contains(['*', '?', '[', '{', '\\']) => {
+                self.step(directory.join(name), rest);
+            }
+            [glob, rest @ ..] => {
+                let Ok(glob) = GlobBuilder::new(glob).literal_separator(true).build() else { return };
+                let glob = glob.compile_matcher();
+                for entry in self.entries(directory) {
+                    // A directory among files that a wildcard matches is not what was meant.
+                    let is_meant = !rest.is_empty() || !entry.path().is_dir();
+                    if is_meant && glob.is_match(entry.file_name()) {
+                        self.step(entry.path(), rest);
+                    }
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, path: PathBuf, rest: &[&str]) {
+        if !rest.is_empty() {
+            self.walk(&path, rest);
+        } else if path.symlink_metadata().is_ok() {
+            self.paths.insert(path);
+        }
+    }
+
+    fn entries(&mut self, directory: &Path) -> Vec<fs::DirEntry> {
+        match fs::read_dir(directory).and_then(Iterator::collect) {
+            Ok(entries) => entries,
+            Err(error) => {
+                if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+                    self.unreadable.push((directory.to_owned(), error));
+                }
+                Vec::new()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(root: &Path, pattern: &str) -> Vec<String> {
+        let found = Found::by(&format!("{}/{pattern}", root.display()));
+        assert!(found.unreadable.is_empty());
+        found.paths.iter().map(|path| path.strip_prefix(root).unwrap().display().to_string()).collect()
+    }
+
+    #[test]
+    fn a_pattern_finds_its_files_and_no_others() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("a/b/c")).unwrap();
+        for file in ["x.log", "a/x.log", "a/b/y.log", "a/b/c/x.log", "a/b/c/x.txt", "a/[x].log"] {
+            fs::write(root.path().join(file), "").unwrap();
+        }
+        let find = |pattern| names(root.path(), pattern);
+        assert_eq!(find("x.log"), ["x.log"]);
+        assert_eq!(find("gone.log"), Vec::<String>::new());
+        assert_eq!(find("gone/*.log"), Vec::<String>::new());
+        assert_eq!(find("x.log/*"), Vec::<String>::new());
+        assert_eq!(find("*.log"), ["x.log"]);
+        assert_eq!(find("*/*.log"), ["a/[x].log", "a/x.log"]);
+        assert_eq!(find("**/x.log"), ["a/b/c/x.log", "a/x.log", "x.log"]);
+        assert_eq!(find("a/**"), ["a/[x].log", "a/b/c/x.log", "a/b/c/x.txt", "a/b/y.log", "a/x.log"]);
+        assert_eq!(find("a/**/[!x].log"), ["a/b/y.log"]);
+        assert_eq!(find("a/[[]x].log"), ["a/[x].log"]);
+    }
 }

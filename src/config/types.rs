@@ -58,21 +58,34 @@ pub struct Global {
     pub shutdown: Duration,
     /// `compression` of request bodies.
     pub compression: Compression,
-    /// `[global.headers]`: sent with every request; never one that the agent sets itself.
-    pub headers: Vec<(String, String)>,
+    /// `[global.headers]`: sent with every request; never one that the agent sets itself. The values are often keys.
+    pub headers: Vec<(String, Secret)>,
     /// `[global.auth]`.
     pub auth: Option<Auth>,
     /// `[global.tls]`.
     pub tls: Tls,
 }
 
-/// A URL whose scheme fits the strategy, kept without credentials.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A URL whose scheme fits the strategy, kept without credentials. Its text leaves out the query, which may hold a key;
+/// requests use the [`url::Url`] itself.
+#[derive(Clone, PartialEq, Eq)]
 pub struct EndPoint(pub url::Url);
 
 impl fmt::Display for EndPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        if self.0.query().is_none() && self.0.fragment().is_none() {
+            return self.0.fmt(f);
+        }
+        let mut shown = self.0.clone();
+        shown.set_query(self.0.query().map(|_| "(not-shown)"));
+        shown.set_fragment(None);
+        shown.fmt(f)
+    }
+}
+
+impl fmt::Debug for EndPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EndPoint({self})")
     }
 }
 

@@ -1,10 +1,52 @@
 //! The way out: one [`Strategy`] a transport.
+//!
+//! A transport is one module here and one arm in [`strategy`]. Nothing outside this module names one.
 
+mod http;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
 use crate::batch::Payload;
+use crate::config::{Global, SendType};
+
+pub use http::HttpStrategy;
+
+/// The strategy that `send_type` asks for. Opens no connection.
+///
+/// # Errors
+/// [`SendError`] where a configured certificate, key or header cannot be used.
+pub fn strategy(global: &Global) -> Result<Arc<dyn Strategy>, SendError> {
+    match global.send_type {
+        SendType::Http => Ok(Arc::new(HttpStrategy::new(global)?)),
+    }
+}
+
+/// Why a strategy could not be set up. Never shows a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// A header's name or value has characters that a header cannot have.
+    #[error("{key}: header {name:?} cannot be sent: its name or value has a character that is not allowed")]
+    Header {
+        /// The configuration key.
+        key: &'static str,
+        /// The header's name.
+        name: String,
+    },
+    /// `ca_file` has no certificate that can be trusted.
+    #[error("ca_file in [global.tls] has no usable PEM certificate")]
+    Ca(#[source] Option<reqwest::Error>),
+    /// `client_cert_file` and `client_key_file` do not make an identity.
+    #[error(
+        "client_cert_file and client_key_file in [global.tls] are not a PEM certificate chain and its key"
+    )]
+    ClientIdentity(#[source] reqwest::Error),
+    /// The HTTP client refused its settings, or the system's trusted certificates could not be loaded.
+    #[error("the HTTP client cannot be set up")]
+    Client(#[source] reqwest::Error),
+}
 
 /// A transport. It sends one payload and says what became of it; retrying is not its business.
 pub trait Strategy: Send + Sync + 'static {

@@ -1,0 +1,386 @@
+//! The aggregator: cuts the log into batches, by events, bytes or time, and encodes them.
+//!
+//! Invariants:
+//! - A batch leaves here only after its boundaries are durable in the ledger.
+//! - A batch is a run of positions without a gap and of one spool id.
+//! - Nothing is read twice: the frames that a batch was cut from are held until it is encoded. That is bounded by
+//!   [`GROUP_BYTES`] for the group being cut and as much for the one whose cut is on its way to the disk, and encoded
+//!   payloads by [`READY_BYTES`]. While the server is down this is all that is held.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::batch::{BatchContent, BatchId, FrameSlice, Payload};
+use crate::clock;
+use crate::config::Global;
+use crate::event::{EventIter, Position, Seq, SourceName};
+use crate::payload::JsonEncoder;
+use crate::retry::Ready;
+use crate::spool::{BatchRecord, Closed, Cut, CutOutcome, Cutter, Frame, GROUP_MAX, Pending, SpoolId, Step};
+
+/// A group is cut once its batches hold so many bytes of lines: enough to hide the ledger's sync behind the encoding.
+const GROUP_BYTES: u64 = 2 << 20;
+/// Encoded payloads that wait for a sender or are on their first send, in bytes.
+const READY_BYTES: u32 = 8 << 20;
+/// How long the aggregator waits before it reads again after the disk refused.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// What JSON adds to a line of ordinary text: key, timestamp, quotes.
+const JSON_OVERHEAD: u64 = 56;
+
+/// When a batch is full.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most events.
+    pub events: u32,
+    /// Most bytes of lines, in a batch of more than one event.
+    pub bytes: u64,
+    /// The longest an event waits for its batch to fill.
+    pub interval: Duration,
+}
+
+impl From<&Global> for Limits {
+    fn from(global: &Global) -> Self {
+        Self { events: global.max_batch_size, bytes: global.max_batch_bytes, interval: global.interval }
+    }
+}
+
+/// The aggregator's thread.
+pub(crate) struct Aggregator {
+    cutter: Cutter,
+    limits: Limits,
+    ready: mpsc::Sender<Ready>,
+    room: Arc<Semaphore>,
+    encoder: JsonEncoder,
+    filling: Option<Filling>,
+    group: Group,
+    /// Sequence numbers expected next; none where nothing is known of a source.
+    expected: BTreeMap<SourceName, Seq>,
+    /// The first position that is not taken up.
+    next: Position,
+    spool_id: Option<SpoolId>,
+    /// Where the wait for room in memory runs.
+    runtime: Handle,
+}
+
+/// A batch that is not full.
+struct Filling {
+    record: BatchRecord,
+    spool_id: SpoolId,
+    content: BatchContent,
+    events: u32,
+    bytes: u64,
+    /// When it is cut although it is not full.
+    due: Instant,
+}
+
+/// Batches that are full and not cut.
+#[derive(Default)]
+struct Group {
+    batches: Vec<Filling>,
+    bytes: u64,
+    damaged: Vec<(SourceName, u64)>,
+}
+
+/// A group whose cut is on its way to the disk.
+struct OnItsWay {
+    batches: Vec<Filling>,
+    pending: Pending,
+}
+
+/// Why the aggregator ends.
+enum End {
+    /// Delivery or the spool is gone: the agent stops.
+    Stopped,
+}
+
+impl From<Closed> for End {
+    fn from(_: Closed) -> Self {
+        Self::Stopped
+    }
+}
+
+impl Aggregator {
+    pub(crate) fn new(cutter: Cutter, limits: Limits, ready: mpsc::Sender<Ready>, runtime: Handle) -> Self {
+        let expected =
+            cutter.cut_seqs.iter().filter(|(_, seq)| seq.0 > 0).map(|(n, s)| (n.clone(), *s)).collect();
+        Self {
+            encoder: JsonEncoder::new(&cutter.agent_name),
+            limits,
+            ready,
+            room: Arc::new(Semaphore::new(READY_BYTES as usize)),
+            filling: None,
+            group: Group::default(),
+            expected,
+            next: cutter.reader.next_position(),
+            spool_id: None,
+            cutter,
+            runtime,
+        }
+    }
+
+    /// Cuts until the log is closed or delivery is gone.
+    pub(crate) fn run(mut self) {
+        let mut on_its_way: Option<OnItsWay> = None;
+        loop {
+            let caught_up = self.fill();
+            let now = clock::now();
+            if caught_up && self.filling.as_ref().is_some_and(|filling| filling.due <= now) {
+                self.finish();
+            }
+            let submitted = self.submit();
+            let sent = match (on_its_way.take(), submitted) {
+                (before, Ok(after)) => {
+                    on_its_way = after;
+                    before.map_or(Ok(()), |before| self.send(before))
+                }
+                (_, Err(end)) => Err(end),
+            };
+            if sent.is_err() {
+                return;
+            }
+            if !caught_up || on_its_way.is_some() {
+                continue;
+            }
+            let until = self.filling.as_ref().map(|filling| filling.due);
+            if !self.cutter.wait(until) && self.cutter.is_closed() {
+                return;
+            }
+        }
+    }
+
+    /// Reads until the group is full or everything committed was read; says whether it was.
+    fn fill(&mut self) -> bool {
+        while self.group.batches.len() < GROUP_MAX && self.group.bytes < GROUP_BYTES {
+            match self.cutter.reader.step() {
+                Ok(Step::Frame(frame)) => self.absorb(&frame),
+                Ok(Step::Damaged(header)) => {
+                    let source = header.checkpoint.source.clone();
+                    let seq = header.first_seq.plus(u64::from(header.events));
+                    self.finish();
+                    self.expect(&source, seq, u64::from(header.events));
+                    self.next = header.end_position();
+                }
+                Ok(Step::CaughtUp) => return true,
+                Err(error) => {
+                    tracing::error!(%error, "the spool cannot be read; delivery waits");
+                    std::thread::sleep(RETRY_EVERY);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Notes the number that a source goes on with, and `missing` events before it.
+    fn expect(&mut self, source: &SourceName, seq: Seq, missing: u64) {
+        if missing > 0 {
+            tracing::error!(source = source.as_str(), events = missing, "events damaged in the spool");
+            self.group.damaged.push((source.clone(), missing));
+        }
+        self.expected.insert(source.clone(), seq);
+    }
+
+    /// Adds a frame's events to the batch that is filled, finishing as many batches as they fill.
+    fn absorb(&mut self, frame: &Frame) {
+        let header = &frame.header;
+        if self.spool_id.is_some_and(|id| id != frame.spool_id) {
+            // Sequence numbers begin again under a new id.
+            self.finish();
+            self.expected.clear();
+        }
+        self.spool_id = Some(frame.spool_id);
+        // Where a restart resumes in the middle of a frame, its first events were cut before.
+        let from = header.first_position.max(self.next);
+        if from != self.next {
+            self.finish();
+        }
+        let skip = from.since(header.first_position);
+        let first_seq = header.first_seq.plus(skip);
+        let missing = match self.expected.get(&header.checkpoint.source) {
+            Some(expected) if skip == 0 => first_seq.since(*expected),
+            _ => 0,
+        };
+        if missing > 0 {
+            self.finish();
+        }
+        let after = header.first_seq.plus(u64::from(header.events));
+        self.expect(&header.checkpoint.source, after, missing);
+        self.next = header.end_position();
+        self.spread(frame, skip);
+    }
+
+    fn spread(&mut self, frame: &Frame, skip: u64) {
+        let payload = &frame.payload;
+        let total = payload.len();
+        let mut left = EventIter::new(payload);
+        let mut done = 0_u64;
+        while done < skip && left.next().is_some() {
+            done += 1;
+        }
+        let events = u64::from(frame.header.events);
+        while done < events {
+            let start = total - left.rest().len();
+            let (room_events, room_bytes) = self.room();
+            let whole_bytes = (left.rest().len() as u64).saturating_sub(4 * (events - done));
+            let (count, bytes) = if events - done <= u64::from(room_events) && whole_bytes <= room_bytes {
+                left = EventIter::new(&[]);
+                (events - done, whole_bytes)
+            } else {
+                take_events(&mut left, room_events, room_bytes, self.filling.is_none())
+            };
+            if count == 0 {
+                if self.filling.is_none() {
+                    return;
+                }
+                self.finish();
+                continue;
+            }
+            let end = total - left.rest().len();
+            let slice =
+                FrameSlice { payload: payload.clone(), range: start..end, detected: frame.header.detected };
+            self.add(frame, done, count, bytes, slice);
+            done += count;
+        }
+    }
+
+    /// How many events and bytes the batch that is filled still takes.
+    fn room(&self) -> (u32, u64) {
+        match &self.filling {
+            None => (self.limits.events, self.limits.bytes),
+            Some(filling) => (
+                self.limits.events.saturating_sub(filling.events),
+                self.limits.bytes.saturating_sub(filling.bytes),
+            ),
+        }
+    }
+
+    fn add(&mut self, frame: &Frame, skip: u64, count: u64, bytes: u64, slice: FrameSlice) {
+        let first = frame.header.first_position.plus(skip);
+        let last = Position(first.0 + count - 1);
+        let due = self.limits.interval;
+        let filling = self.filling.get_or_insert_with(|| Filling {
+            record: BatchRecord { id: BatchId { first, last, part: None }, at: frame.at },
+            spool_id: frame.spool_id,
+            content: BatchContent::default(),
+            events: 0,
+            bytes: 0,
+            due: clock::now() + due,
+        });
+        filling.record.id.last = last;
+        filling.bytes += bytes;
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        filling.events = filling.events.saturating_add(count);
+        let seq = frame.header.first_seq.plus(skip);
+        filling.content.push(&frame.header.checkpoint.source, seq, count, slice);
+        if filling.events >= self.limits.events || filling.bytes >= self.limits.bytes {
+            self.finish();
+        }
+    }
+
+    /// Ends the batch that is filled.
+    fn finish(&mut self) {
+        if let Some(filling) = self.filling.take() {
+            self.group.bytes += filling.bytes;
+            self.group.batches.push(filling);
+        }
+    }
+
+    /// Hands the finished batches to the ledger.
+    fn submit(&mut self) -> Result<Option<OnItsWay>, End> {
+        if self.group.batches.is_empty() {
+            return Ok(None);
+        }
+        let Group { batches, damaged, .. } = std::mem::take(&mut self.group);
+        let mut cut_seqs = BTreeMap::new();
+        for range in batches.iter().flat_map(|batch| batch.content.ranges()) {
+            cut_seqs.insert(range.source, range.last.plus(1));
+        }
+        let cut = Cut {
+            batches: batches.iter().map(|batch| batch.record).collect(),
+            cursor: batches.last().map_or(Position(0), |batch| batch.record.id.last.plus(1)),
+            cut_seqs: cut_seqs.into_iter().collect(),
+            damaged,
+        };
+        let pending = self.cutter.keeper.cut(cut)?;
+        Ok(Some(OnItsWay { batches, pending }))
+    }
+
+    /// Waits until the cut is durable, then encodes and hands over its batches.
+    fn send(&mut self, OnItsWay { batches, pending }: OnItsWay) -> Result<(), End> {
+        match pending.wait()? {
+            CutOutcome::Durable => batches.into_iter().try_for_each(|batch| self.hand_over(batch)),
+            CutOutcome::Moved(position) => {
+                self.cutter.move_to(position);
+                self.filling = None;
+                self.group = Group::default();
+                self.expected.clear();
+                self.next = position;
+                Ok(())
+            }
+        }
+    }
+
+    fn hand_over(&mut self, batch: Filling) -> Result<(), End> {
+        let estimate = batch.bytes.saturating_add(JSON_OVERHEAD * u64::from(batch.events));
+        let room = self.take_room(estimate)?;
+        let payload = encode(&self.encoder, batch.record.id, batch.spool_id, &batch.content);
+        drop(batch);
+        self.ready.blocking_send(Ready { payload, room: Box::new(room) }).map_err(|_| End::Stopped)
+    }
+
+    /// Waits for room in memory; a payload larger than all of it takes all of it.
+    fn take_room(&self, bytes: u64) -> Result<OwnedSemaphorePermit, End> {
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, READY_BYTES);
+        let room = self.room.clone();
+        if let Ok(permit) = room.clone().try_acquire_many_owned(permits) {
+            return Ok(permit);
+        }
+        let acquire = async {
+            tokio::select! {
+                permit = room.acquire_many_owned(permits) => permit.ok(),
+                () = self.ready.closed() => None,
+            }
+        };
+        self.runtime.block_on(acquire).ok_or(End::Stopped)
+    }
+}
+
+/// Takes events while they fit, and at least one where the batch is empty. Says how many and their bytes.
+fn take_events(left: &mut EventIter<'_>, events: u32, bytes: u64, empty: bool) -> (u64, u64) {
+    let (mut count, mut taken) = (0, 0);
+    while count < u64::from(events) {
+        let mut ahead = left.clone();
+        let Some(event) = ahead.next() else { break };
+        let len = event.line.len() as u64;
+        if taken + len > bytes && !(empty && count == 0) {
+            break;
+        }
+        *left = ahead;
+        count += 1;
+        taken += len;
+    }
+    (count, taken)
+}
+
+/// Encodes a batch.
+pub(crate) fn encode(
+    encoder: &JsonEncoder,
+    batch: BatchId,
+    spool_id: SpoolId,
+    content: &BatchContent,
+) -> Payload {
+    let mut body = Vec::new();
+    encoder.encode(content, &mut body);
+    Payload {
+        batch,
+        key: format!("{spool_id}-{batch}").into(),
+        sources: content.ranges(),
+        content_type: JsonEncoder::CONTENT_TYPE,
+        body: Bytes::from(body),
+    }
+}

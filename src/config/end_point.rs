@@ -1,0 +1,117 @@
+//! `end_point` and `[global.headers]`: where requests go and what the operator adds to each.
+
+use toml::de::DeValue;
+use url::Url;
+
+use super::document::{Located, Table, found_secret, quoted};
+use super::error::{ConfigError, Problem};
+use super::types::{EndPoint, Secret, SendType};
+
+/// Headers that the agent sets itself, or that HTTP sets for a connection.
+const OWN_HEADERS: &[&str] = &[
+    "Connection",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-Type",
+    "Host",
+    "Idempotency-Key",
+    "Log-Agent-Seq",
+    "Transfer-Encoding",
+];
+/// The longest header value, in bytes; servers commonly refuse more than this for all headers together.
+const HEADER_BYTES_MAX: usize = 8 << 10;
+
+/// Reads `end_point`, whose scheme must fit `send_type`.
+pub(super) fn resolve(
+    table: &Table<'_>,
+    end_point: &Located<String>,
+    send_type: SendType,
+) -> Result<EndPoint, ConfigError> {
+    let (accepts, schemes) = match send_type {
+        SendType::Http => (
+            "a URL that begins with http:// or https://, as send_type is \"HTTP\"",
+            ["http", "https"].as_slice(),
+        ),
+    };
+    let unacceptable = |found: String| {
+        let problem = Problem::Unacceptable { accepts: accepts.to_owned(), found };
+        table.error("end_point", end_point.line, problem)
+    };
+    let url = Url::parse(&end_point.value)
+        .map_err(|error| unacceptable(format!("is {}: {error}", without_secrets(&end_point.value))))?;
+    // `user@host` is a URL too, of the scheme in front of its first colon: credentials come first.
+    if !url.username().is_empty() || url.password().is_some() {
+        let problem = Problem::Conflict(
+            "must be a URL without user and password; those go under [global.auth], which is never printed"
+                .to_owned(),
+        );
+        return Err(table.error("end_point", end_point.line, problem));
+    }
+    if !schemes.contains(&url.scheme()) {
+        return Err(unacceptable(format!("is {}", without_secrets(&end_point.value))));
+    }
+    Ok(EndPoint(url))
+}
+
+/// A URL for a message, without what may be a secret in it.
+fn without_secrets(url: &str) -> String {
+    if url.contains('@') {
+        return "not shown, as it may hold a password".to_owned();
+    }
+    match url.split_once('?') {
+        Some((before, _)) => format!("{} with a query that is not shown", quoted(before)),
+        None => quoted(url),
+    }
+}
+
+/// Reads `[global.headers]`. Its values are taken for secrets, as API keys are often sent so.
+pub(super) fn headers(table: &Table<'_>, has_auth: bool) -> Result<Vec<(String, Secret)>, ConfigError> {
+    let mut headers: Vec<(String, Secret)> = Vec::new();
+    let mut lines: Vec<(String, usize)> = Vec::new();
+    for entry in table.entries() {
+        let error = |problem| table.error(entry.name, entry.line, problem);
+        let lower = entry.name.to_ascii_lowercase();
+        if entry.name.is_empty() || !entry.name.bytes().all(is_token) {
+            return Err(error(Problem::Conflict(
+                "is not the name of a header; it must be of letters, digits and !#$%&'*+-.^_`|~".to_owned(),
+            )));
+        }
+        if OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(entry.name)) {
+            return Err(error(Problem::Conflict(format!(
+                "is set by the agent itself; it must be none of {}",
+                OWN_HEADERS.join(", ")
+            ))));
+        }
+        if has_auth && lower == "authorization" {
+            return Err(error(Problem::Conflict(
+                "is set by the agent itself from [global.auth]; it must be given by one of the two"
+                    .to_owned(),
+            )));
+        }
+        if let Some((first, first_line)) = lines.iter().find(|(name, _)| *name == lower) {
+            let what = format!("the header {first}");
+            let accepts = "each must be there once, whatever its case";
+            return Err(error(Problem::Duplicate { what, first_line: *first_line, accepts }));
+        }
+        let value = match entry.value {
+            DeValue::String(text) if is_header_value(text) => text.to_string(),
+            other => {
+                let accepts =
+                    format!("a string of at most {HEADER_BYTES_MAX} visible ASCII characters and spaces");
+                return Err(error(Problem::Unacceptable { accepts, found: found_secret(other) }));
+            }
+        };
+        lines.push((lower, entry.line));
+        headers.push((entry.name.to_owned(), Secret::new(value)));
+    }
+    Ok(headers)
+}
+
+/// What RFC 9110 section 5.6.2 allows in a header's name.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn is_header_value(text: &str) -> bool {
+    text.len() <= HEADER_BYTES_MAX && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}

@@ -1,0 +1,150 @@
+//! The documentation of every key, made from the declarations.
+
+use std::fmt::Write as _;
+
+use super::keys::{AuthKeys, GlobalKeys, Row, SourceKeys, TlsKeys};
+use super::rules::Default;
+
+/// Every key with what it accepts, its default and what it is for, as Markdown tables. The README has this text.
+#[must_use]
+pub fn reference() -> String {
+    let tables = [
+        (GlobalKeys::HEADER, "Required, once.", GlobalKeys::rows()),
+        (
+            "[global.headers]",
+            "Headers sent with every request, each as `Name = \"value\"`; not those that the agent sets itself. \
+             Values are never printed.",
+            Vec::new(),
+        ),
+        (
+            AuthKeys::HEADER,
+            "The secret is given by exactly one of three keys, and never printed.",
+            AuthKeys::rows(),
+        ),
+        (TlsKeys::HEADER, "The server's certificate is always verified.", TlsKeys::rows()),
+        (SourceKeys::HEADER, "At least one.", SourceKeys::rows()),
+    ];
+    let mut text = String::new();
+    for (header, about, rows) in tables {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        write_table(&mut text, header, about, &rows);
+    }
+    text
+}
+
+fn write_table(text: &mut String, header: &str, about: &str, rows: &[Row]) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "### `{header}`\n\n{about}");
+    if rows.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n| Key | Default | Accepts | What for |\n| --- | --- | --- | --- |");
+    for Row { name, accepts, default, about } in rows {
+        let default = match default {
+            Default::Required => "required".to_owned(),
+            Default::Absent => "none".to_owned(),
+            Default::Literal(literal) => format!("`{literal}`"),
+        };
+        let _ = writeln!(text, "| `{name}` | {default} | {accepts} | {about} |");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::document::Text;
+    use super::*;
+    use crate::config::{Config, Problem};
+    use std::path::Path;
+
+    const SAMPLE: &str = include_str!("../../log-agent.config");
+    const README: &str = include_str!("../../README.md");
+
+    /// Every table with its keys.
+    fn tables() -> [(&'static str, Vec<Row>); 4] {
+        [
+            (GlobalKeys::HEADER, GlobalKeys::rows()),
+            (AuthKeys::HEADER, AuthKeys::rows()),
+            (TlsKeys::HEADER, TlsKeys::rows()),
+            (SourceKeys::HEADER, SourceKeys::rows()),
+        ]
+    }
+
+    fn load(text: &str) -> Result<Config, crate::config::ConfigError> {
+        super::super::resolve(&Text::from_bytes(Path::new("sample"), text.into())?, None)
+    }
+
+    #[test]
+    fn the_readme_has_the_reference() {
+        let reference = reference();
+        assert!(
+            README.contains(&reference),
+            "put this into README.md, as `check --keys` prints it:\n{reference}"
+        );
+    }
+
+    /// The sample's lines under `header`, those that are commented out (`#key = …`, without a space) included.
+    fn sample_lines(header: &str) -> impl Iterator<Item = &'static str> {
+        SAMPLE
+            .lines()
+            .skip_while(move |line| line.trim_start_matches('#') != header)
+            .skip(1)
+            .take_while(|line| !line.trim_start_matches('#').starts_with('['))
+    }
+
+    #[test]
+    fn the_sample_has_every_key_and_its_default() {
+        for (header, rows) in tables() {
+            for row in rows {
+                let name = row.name;
+                let is_it = |line: &&str| line.starts_with(&format!("{name} = "));
+                let set = sample_lines(header).find(is_it);
+                let commented = sample_lines(header).filter_map(|line| line.strip_prefix('#')).find(is_it);
+                match row.default {
+                    Default::Literal(literal) => {
+                        assert_eq!(set, Some(format!("{name} = {literal}").as_str()), "{header} {name}");
+                    }
+                    // In [global.auth], which is commented out as a whole, nothing is set.
+                    Default::Required => assert!(set.or(commented).is_some(), "{header} {name}"),
+                    Default::Absent => assert!(commented.is_some(), "{header} {name}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_sample_says_what_a_file_with_the_required_keys_alone_says() {
+        let sample = load(SAMPLE).unwrap();
+        let required: String = SAMPLE
+            .lines()
+            .filter(|line| {
+                let key = line.split(" = ").next().unwrap_or_default();
+                line.starts_with('[')
+                    || ["agent_name", "end_point", "send_type", "name", "log_path"].contains(&key)
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_eq!(format!("{sample:#?}"), format!("{:#?}", load(&required).unwrap()));
+    }
+
+    #[test]
+    fn what_the_sample_has_commented_out_is_accepted_too() {
+        for header in ["[global.headers]", "[global.auth]", "[global.tls]"] {
+            let table: String = sample_lines(header)
+                .filter_map(|line| line.strip_prefix('#'))
+                .filter(|line| line.starts_with(|c: char| c.is_ascii_alphabetic()))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            assert!(!table.is_empty(), "{header}");
+            // Everything at once conflicts or needs files; what matters is that no key is unknown or of a wrong type.
+            match load(&format!("{SAMPLE}\n{header}\n{table}")).map_err(|error| (error.to_string(), error)) {
+                Ok(_) => {}
+                Err((text, error)) => assert!(
+                    matches!(error.problem(), Problem::Conflict(_) | Problem::PemUnreadable { .. }),
+                    "{header}: {text}"
+                ),
+            }
+        }
+    }
+}

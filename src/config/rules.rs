@@ -1,0 +1,409 @@
+//! What a key accepts, and what follows where it is absent: the building blocks of the declarations in `keys`.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::document::{Located, Table, found, found_secret};
+use super::error::ConfigError;
+use crate::event::SourceName;
+
+/// What values a key accepts.
+pub(super) trait Kind {
+    /// What an accepted value becomes.
+    type Value;
+
+    /// The value, if it is accepted.
+    fn read(&self, value: &DeValue<'_>) -> Option<Self::Value>;
+
+    /// Completes "must be".
+    fn accepts(&self) -> String;
+
+    /// A value as it is written in a file.
+    fn literal(&self, value: &Self::Value) -> String;
+
+    /// Whether messages must not repeat the value.
+    fn is_secret(&self) -> bool {
+        false
+    }
+}
+
+/// What follows from a key that is there or absent.
+pub(super) trait Rule {
+    /// What the key becomes.
+    type Value;
+
+    /// Reads the key `name` of `table`.
+    fn read(&self, table: &Table<'_>, name: &str) -> Result<Self::Value, ConfigError>;
+
+    /// What the key accepts; completes "must be".
+    fn accepts(&self) -> String;
+
+    /// The default as it is written in a file, or what stands for it in a table of the documentation.
+    fn default(&self) -> Default;
+}
+
+/// What applies where a key is absent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Default {
+    /// It must be there.
+    Required,
+    /// Nothing.
+    Absent,
+    /// This value, as it is written in a file.
+    Literal(String),
+}
+
+/// A key that must be there.
+pub(super) struct Required<K>(pub(super) K);
+
+/// A key that may be absent, without a default.
+pub(super) struct Optional<K>(pub(super) K);
+
+/// A key with a default.
+pub(super) struct Or<K: Kind>(pub(super) K, pub(super) K::Value);
+
+fn read_kind<K: Kind>(
+    kind: &K,
+    table: &Table<'_>,
+    name: &str,
+) -> Result<Option<Located<K::Value>>, ConfigError> {
+    let Some(entry) = table.entry(name) else { return Ok(None) };
+    match kind.read(entry.value) {
+        Some(value) => Ok(Some(Located { value, line: entry.line })),
+        None => {
+            let found = if kind.is_secret() { found_secret(entry.value) } else { found(entry.value) };
+            Err(table.unacceptable(&entry, kind.accepts(), found))
+        }
+    }
+}
+
+impl<K: Kind> Rule for Required<K> {
+    type Value = Located<K::Value>;
+
+    fn read(&self, table: &Table<'_>, name: &str) -> Result<Self::Value, ConfigError> {
+        read_kind(&self.0, table, name)?.ok_or_else(|| table.missing(name, self.0.accepts()))
+    }
+
+    fn accepts(&self) -> String {
+        self.0.accepts()
+    }
+
+    fn default(&self) -> Default {
+        Default::Required
+    }
+}
+
+impl<K: Kind> Rule for Optional<K> {
+    type Value = Option<Located<K::Value>>;
+
+    fn read(&self, table: &Table<'_>, name: &str) -> Result<Self::Value, ConfigError> {
+        read_kind(&self.0, table, name)
+    }
+
+    fn accepts(&self) -> String {
+        self.0.accepts()
+    }
+
+    fn default(&self) -> Default {
+        Default::Absent
+    }
+}
+
+impl<K: Kind<Value: Clone>> Rule for Or<K> {
+    type Value = Located<K::Value>;
+
+    fn read(&self, table: &Table<'_>, name: &str) -> Result<Self::Value, ConfigError> {
+        Ok(read_kind(&self.0, table, name)?
+            .unwrap_or_else(|| Located { value: self.1.clone(), line: table.line() }))
+    }
+
+    fn accepts(&self) -> String {
+        self.0.accepts()
+    }
+
+    fn default(&self) -> Default {
+        Default::Literal(self.0.literal(&self.1))
+    }
+}
+
+/// Text on one line: not empty, without control characters.
+pub(super) struct Line {
+    bytes_max: usize,
+    secret: bool,
+}
+
+impl Line {
+    /// A name.
+    pub(super) const NAME: Self = Self { bytes_max: SourceName::MAX_BYTES, secret: false };
+    /// A path or a URL; 4096 bytes are the longest path of Linux.
+    pub(super) const PATH: Self = Self { bytes_max: 4096, secret: false };
+    /// A secret, or where one is to be had.
+    pub(super) const SECRET: Self = Self { bytes_max: 4096, secret: true };
+}
+
+impl Kind for Line {
+    type Value = String;
+
+    fn read(&self, value: &DeValue<'_>) -> Option<String> {
+        let text = value.as_str()?;
+        let accepted = !text.is_empty() && text.len() <= self.bytes_max && !text.contains(char::is_control);
+        accepted.then(|| text.to_owned())
+    }
+
+    fn accepts(&self) -> String {
+        format!("a string of 1 to {} bytes without control characters", self.bytes_max)
+    }
+
+    fn literal(&self, value: &String) -> String {
+        format!("{value:?}")
+    }
+
+    fn is_secret(&self) -> bool {
+        self.secret
+    }
+}
+
+/// A whole number within bounds.
+pub(super) struct Whole<T>(pub(super) RangeInclusive<T>);
+
+impl<T> Kind for Whole<T>
+where
+    T: Copy + PartialOrd + std::fmt::Display + TryFrom<u64>,
+{
+    type Value = T;
+
+    fn read(&self, value: &DeValue<'_>) -> Option<T> {
+        T::try_from(whole(value)?).ok().filter(|number| self.0.contains(number))
+    }
+
+    fn accepts(&self) -> String {
+        format!("a whole number from {} to {}", self.0.start(), self.0.end())
+    }
+
+    fn literal(&self, value: &T) -> String {
+        value.to_string()
+    }
+}
+
+/// A duration in whole milliseconds, at least one.
+pub(super) struct Millis;
+
+/// The longest duration in milliseconds: 49 days, and far from what an `Instant` cannot be moved by.
+const MILLIS_MAX: u64 = u32::MAX as u64;
+
+impl Kind for Millis {
+    type Value = Duration;
+
+    fn read(&self, value: &DeValue<'_>) -> Option<Duration> {
+        whole(value).filter(|millis| (1..=MILLIS_MAX).contains(millis)).map(Duration::from_millis)
+    }
+
+    fn accepts(&self) -> String {
+        format!("a whole number of milliseconds from 1 to {MILLIS_MAX}")
+    }
+
+    fn literal(&self, value: &Duration) -> String {
+        value.as_millis().to_string()
+    }
+}
+
+/// A duration in seconds, fractions allowed.
+pub(super) struct Seconds {
+    /// The shortest: zero, or [`Seconds::TICK`].
+    pub(super) min: Duration,
+}
+
+impl Seconds {
+    /// The shortest duration above zero that makes a difference.
+    pub(super) const TICK: Duration = Duration::from_millis(1);
+    /// The longest duration: 136 years, and far from what an `Instant` cannot be moved by.
+    const MAX: Duration = Duration::from_secs(u32::MAX as u64);
+}
+
+impl Kind for Seconds {
+    type Value = Duration;
+
+    fn read(&self, value: &DeValue<'_>) -> Option<Duration> {
+        let duration = match value {
+            DeValue::Float(number) => {
+                Duration::try_from_secs_f64(number.as_str().parse::<f64>().ok()?).ok()?
+            }
+            value => Duration::from_secs(whole(value)?),
+        };
+        (self.min..=Self::MAX).contains(&duration).then_some(duration)
+    }
+
+    fn accepts(&self) -> String {
+        format!(
+            "a number of seconds from {} to {}, fractions allowed",
+            self.min.as_secs_f64(),
+            Self::MAX.as_secs()
+        )
+    }
+
+    fn literal(&self, value: &Duration) -> String {
+        value.as_secs_f64().to_string()
+    }
+}
+
+/// A number of bytes: a whole number, or a string of one with a unit.
+pub(super) struct Bytes(pub(super) RangeInclusive<u64>);
+
+/// The units of [`Bytes`], largest first, so that a value is shown in the largest that divides it.
+const UNITS: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("TB", 1_000_000_000_000),
+    ("GiB", 1 << 30),
+    ("GB", 1_000_000_000),
+    ("MiB", 1 << 20),
+    ("MB", 1_000_000),
+    ("KiB", 1 << 10),
+    ("kB", 1_000),
+    ("B", 1),
+];
+
+/// The largest number of bytes that a file system or TOML can speak of.
+pub(super) const BYTES_MAX: u64 = i64::MAX as u64;
+
+impl Kind for Bytes {
+    type Value = u64;
+
+    fn read(&self, value: &DeValue<'_>) -> Option<u64> {
+        let bytes = match value {
+            DeValue::String(text) => {
+                let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+                let unit = text.get(digits.len()..)?.trim();
+                let (_, factor) = UNITS.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
+                digits.parse::<u64>().ok()?.checked_mul(factor)?
+            }
+            value => whole(value)?,
+        };
+        self.0.contains(&bytes).then_some(bytes)
+    }
+
+    fn accepts(&self) -> String {
+        let bounds = match (*self.0.start(), *self.0.end()) {
+            (0, BYTES_MAX) => String::new(),
+            (min, BYTES_MAX) => format!("{} or more, ", show_bytes(min)),
+            (min, max) => format!("{} to {}, ", show_bytes(min), show_bytes(max)),
+        };
+        format!("a size, {bounds}as a whole number of bytes or a string such as \"64 MiB\" or \"10 GB\"")
+    }
+
+    fn literal(&self, value: &u64) -> String {
+        format!("{:?}", show_bytes(*value))
+    }
+}
+
+/// A number of bytes in the largest unit that divides it, as in `64 MiB`.
+#[must_use]
+pub fn show_bytes(bytes: u64) -> String {
+    let unit = UNITS.into_iter().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
+    let (name, factor) = unit.unwrap_or(("B", 1));
+    format!("{} {name}", bytes / factor)
+}
+
+/// One of a few words, whatever their case.
+pub(super) struct OneOf<T: 'static>(pub(super) &'static [(&'static str, T)]);
+
+impl<T: Copy + PartialEq> Kind for OneOf<T> {
+    type Value = T;
+
+    fn read(&self, value: &DeValue<'_>) -> Option<T> {
+        let text = value.as_str()?;
+        self.0.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, choice)| *choice)
+    }
+
+    fn accepts(&self) -> String {
+        let words: Vec<_> = self.0.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        words.join(" or ")
+    }
+
+    fn literal(&self, value: &T) -> String {
+        let word = self.0.iter().find(|(_, choice)| choice == value).map_or("", |(word, _)| word);
+        format!("\"{word}\"")
+    }
+}
+
+/// A whole number that is not negative.
+fn whole(value: &DeValue<'_>) -> Option<u64> {
+    let number = value.as_integer()?;
+    u64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<K: Kind>(kind: &K, literal: &str) -> Option<K::Value> {
+        kind.read(DeValue::parse(literal).unwrap().get_ref())
+    }
+
+    #[test]
+    fn whole_numbers_stop_at_their_bounds() {
+        let kind = Whole(1_u32..=10);
+        assert_eq!(read(&kind, "1"), Some(1));
+        assert_eq!(read(&kind, "0xA"), Some(10));
+        for refused in ["0", "11", "-1", "1.0", "\"1\"", "true", "99999999999999999999999999"] {
+            assert_eq!(read(&kind, refused), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn sizes_take_bytes_and_units() {
+        let kind = Bytes(0..=BYTES_MAX);
+        assert_eq!(read(&kind, "1_048_576"), Some(1 << 20));
+        assert_eq!(read(&kind, "\"64 MiB\""), Some(64 << 20));
+        assert_eq!(read(&kind, "\"64mib\""), Some(64 << 20));
+        assert_eq!(read(&kind, "\"10 GB\""), Some(10_000_000_000));
+        assert_eq!(read(&kind, "\"9223372036854775807 B\""), Some(BYTES_MAX));
+        let refused =
+            ["\"\"", "\"MiB\"", "\"5\"", "\"1.5 MiB\"", "\"-1 MiB\"", "\"16777216 TiB\"", "\"1 M\"", "-1"];
+        for refused in refused {
+            assert_eq!(read(&kind, refused), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_in_the_largest_unit_that_divides_them() {
+        for (bytes, shown) in [(0, "0 B"), (1023, "1023 B"), (10 << 30, "10 GiB"), (10_000_000_000, "10 GB")]
+        {
+            assert_eq!(show_bytes(bytes), shown);
+        }
+    }
+
+    #[test]
+    fn seconds_take_fractions_and_no_nonsense() {
+        let kind = Seconds { min: Seconds::TICK };
+        assert_eq!(read(&kind, "0.25"), Some(Duration::from_millis(250)));
+        assert_eq!(read(&kind, "5"), Some(Duration::from_secs(5)));
+        for refused in ["0", "0.0", "-1", "-0.5", "inf", "nan", "1e300", "4294967296", "\"5\""] {
+            assert_eq!(read(&kind, refused), None, "{refused}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn sizes_round_trip_through_their_text(bytes in 0..=BYTES_MAX) {
+            let kind = Bytes(0..=BYTES_MAX);
+            proptest::prop_assert_eq!(read(&kind, &kind.literal(&bytes)), Some(bytes));
+            proptest::prop_assert_eq!(read(&kind, &bytes.to_string()), Some(bytes));
+        }
+
+        #[test]
+        fn whole_numbers_round_trip_through_their_text(number in 1..=u32::MAX) {
+            let kind = Whole(1..=u32::MAX);
+            proptest::prop_assert_eq!(read(&kind, &kind.literal(&number)), Some(number));
+        }
+
+        #[test]
+        fn durations_round_trip_through_their_text(millis in 1..=MILLIS_MAX) {
+            let duration = Duration::from_millis(millis);
+            proptest::prop_assert_eq!(read(&Millis, &Millis.literal(&duration)), Some(duration));
+            let kind = Seconds { min: Seconds::TICK };
+            proptest::prop_assert_eq!(read(&kind, &kind.literal(&duration)), Some(duration));
+        }
+    }
+}

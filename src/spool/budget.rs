@@ -1,0 +1,83 @@
+//! The disk budget: how much the spool may take, and how much it must leave.
+//!
+//! Invariants:
+//! - Asked before every write; a write that was granted may exceed the budget by one group at most.
+//! - The file system's free space is looked at when enough was written since, or time has passed, not at every write.
+
+use std::time::{Duration, Instant};
+
+use super::log::Log;
+use crate::clock;
+use crate::config::OnFull;
+
+/// Free space is looked at again after this many bytes.
+const LOOK_EVERY_BYTES: u64 = 16 << 20;
+/// Free space and the ledger's size are looked at again after this long.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The answer to a request for room.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Write.
+    Granted,
+    /// Wait.
+    Full {
+        /// What is used up, for a message.
+        why: String,
+    },
+}
+
+/// The budget of one spool.
+#[derive(Debug)]
+pub(super) struct Budget {
+    max_bytes: u64,
+    min_free: u64,
+    on_full: OnFull,
+    /// Bytes of everything beside the segments, when last looked at.
+    beside: u64,
+    free: u64,
+    looked: Option<Instant>,
+    /// Bytes granted since.
+    granted: u64,
+}
+
+impl Budget {
+    pub(super) const fn new(max_bytes: u64, min_free: u64, on_full: OnFull) -> Self {
+        Self { max_bytes, min_free, on_full, beside: 0, free: u64::MAX, looked: None, granted: 0 }
+    }
+
+    pub(super) fn drops_oldest(&self) -> bool {
+        self.on_full == OnFull::DropOldest
+    }
+
+    /// Whether `bytes` more may be written.
+    pub(super) fn ask(&mut self, log: &Log, bytes: u64) -> Room {
+        let now = clock::now();
+        let stale = self.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_EVERY);
+        if stale || self.granted >= LOOK_EVERY_BYTES {
+            self.look(log, now);
+        }
+        let used = log.bytes().saturating_add(self.beside);
+        if used.saturating_add(bytes) > self.max_bytes {
+            return Room::Full { why: format!("max_spool_bytes = {} is used up", self.max_bytes) };
+        }
+        if self.free.saturating_sub(self.granted) < self.min_free.saturating_add(bytes) {
+            // What is freed meanwhile is to be seen at the next question.
+            self.looked = None;
+            return Room::Full {
+                why: format!("min_free_bytes = {} is reached: {} are free", self.min_free, self.free),
+            };
+        }
+        self.granted = self.granted.saturating_add(bytes);
+        Room::Granted
+    }
+
+    fn look(&mut self, log: &Log, now: Instant) {
+        use super::disk::Disk;
+        self.beside = Disk::usage(&log.disk.ledger()).saturating_add(Disk::usage(&log.disk.dead_letters()));
+        // Where the file system does not say, it is the write that will.
+        self.free = log.disk.free_bytes().unwrap_or(u64::MAX);
+        self.granted = 0;
+        self.looked = Some(now);
+    }
+}

@@ -1,0 +1,138 @@
+//! Dead letters: events that the server refused for good, kept with its answer.
+//!
+//! Invariants:
+//! - A dead letter is durable before its batch leaves the ledger. A crash in between makes a second copy of the same
+//!   position, which readers count once.
+//! - The files use the spool's frames; the ledger holds the counts alone.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, IoSlice};
+
+use super::codec::{Cursor, Put as _};
+use super::disk::{self, Disk};
+use super::frame::{FrameHeader, FrameKind};
+use super::reader::{self, Found};
+use super::segment;
+use crate::event::{Position, SegmentId, Seq, SourceName, Timestamp};
+
+/// A file takes no more dead letters past this size.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+/// The most bytes of the server's answer that are kept.
+const RESPONSE_MAX: usize = 4096;
+
+/// One event that the server refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its place in the log.
+    pub position: Position,
+    /// Its source.
+    pub source: SourceName,
+    /// Its sequence number in the source.
+    pub seq: Seq,
+    /// When its line was detected.
+    pub detected: Timestamp,
+    /// The status that the server answered with.
+    pub status: u16,
+    /// The beginning of the server's answer.
+    pub response: String,
+    /// The line.
+    pub line: Vec<u8>,
+}
+
+/// The files of dead letters, open for appending.
+#[derive(Debug)]
+pub(super) struct DeadLetters {
+    disk: Disk,
+    active: Option<(SegmentId, File, u64)>,
+    next: SegmentId,
+}
+
+impl DeadLetters {
+    pub(super) fn open(disk: Disk) -> io::Result<Self> {
+        let last = files(&disk)?.last().copied();
+        Ok(Self { disk, active: None, next: last.map_or(SegmentId(1), |last| last.plus(1)) })
+    }
+
+    /// Appends a dead letter, durably.
+    pub(super) fn append(&mut self, letter: &DeadLetter) -> io::Result<()> {
+        let (id, file, len) = match self.active.take().filter(|(_, _, len)| *len < FILE_BYTES_MAX) {
+            Some(active) => active,
+            None => {
+                let id = self.next;
+                self.next = id.plus(1);
+                let file = Disk::create_new(&self.disk.dead_letters().join(segment::file_name(id)))?;
+                Disk::sync_dir(&self.disk.dead_letters())?;
+                (id, file, 0)
+            }
+        };
+        let payload = encode(letter);
+        let mut header = FrameHeader::bare(FrameKind::DeadLetter, id, letter.position, &payload);
+        header.first_seq = letter.seq;
+        header.events = 1;
+        header.detected = letter.detected;
+        header.checkpoint.source = letter.source.clone();
+        let mut bytes = Vec::new();
+        header.encode(&mut bytes);
+        // After a failure the file is not used again: `active` was taken out.
+        disk::write_all(&file, &mut [IoSlice::new(&bytes), IoSlice::new(&payload)])?;
+        Disk::sync_data(&file)?;
+        self.active = Some((id, file, len + (bytes.len() + payload.len()) as u64));
+        Ok(())
+    }
+}
+
+fn encode(letter: &DeadLetter) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(16 + letter.response.len() + letter.line.len());
+    let mut cut = letter.response.len().min(RESPONSE_MAX);
+    while !letter.response.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    payload.put_u16(letter.status);
+    payload.put_sized(letter.response.as_bytes().get(..cut).unwrap_or_default());
+    payload.put(&letter.line);
+    payload
+}
+
+fn decode(header: &FrameHeader, payload: &[u8]) -> Option<DeadLetter> {
+    let mut cursor = Cursor::new(payload);
+    Some(DeadLetter {
+        position: header.first_position,
+        source: header.checkpoint.source.clone(),
+        seq: header.first_seq,
+        detected: header.detected,
+        status: cursor.u16()?,
+        response: cursor.text()?.to_owned(),
+        line: cursor.rest().to_vec(),
+    })
+}
+
+fn files(disk: &Disk) -> io::Result<Vec<SegmentId>> {
+    let mut files: Vec<_> =
+        Disk::list(&disk.dead_letters())?.iter().filter_map(|name| segment::parse_file_name(name)).collect();
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// Reads all dead letters, by position; damaged ones are passed over.
+pub(super) fn read_all(disk: &Disk) -> io::Result<BTreeMap<Position, DeadLetter>> {
+    let mut letters = BTreeMap::new();
+    for id in files(disk)? {
+        let file = Disk::open(&disk.dead_letters().join(segment::file_name(id)))?;
+        let len = file.metadata()?.len();
+        let mut at = 0;
+        while at < len {
+            at = match reader::frame_at(&file, id, at, len)? {
+                Found::Frame(header, payload, end) => {
+                    if let Some(letter) = decode(&header, &payload) {
+                        letters.entry(letter.position).or_insert(letter);
+                    }
+                    end
+                }
+                Found::BadPayload(_, end) => end,
+                Found::BadHeader(_) => reader::find_frame(&file, id, at + 1, len)?.unwrap_or(len),
+            };
+        }
+    }
+    Ok(letters)
+}

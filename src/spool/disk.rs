@@ -1,0 +1,243 @@
+//! The storage seam: the only file that opens, syncs, renames or unlinks files of the spool.
+//!
+//! Invariants:
+//! - Directories are 0700, files 0600: log lines may hold what others must not read.
+//! - A created, renamed or unlinked name is durable only after [`Disk::sync_dir`] of its directory.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, IoSlice, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::event::SegmentId;
+use crate::spool::segment;
+
+/// The directory of one spool.
+#[derive(Clone, Debug)]
+pub(super) struct Disk {
+    root: PathBuf,
+}
+
+impl Disk {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn segments(&self) -> PathBuf {
+        self.root.join("segments")
+    }
+
+    pub(super) fn ledger(&self) -> PathBuf {
+        self.root.join("ledger")
+    }
+
+    pub(super) fn dead_letters(&self) -> PathBuf {
+        self.root.join("dead-letters")
+    }
+
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(super) fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
+    }
+
+    pub(super) fn segment(&self, id: SegmentId) -> PathBuf {
+        self.segments().join(segment::file_name(id))
+    }
+
+    /// Creates what is missing of the spool's directories, durably.
+    pub(super) fn create_dirs(&self) -> io::Result<()> {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        if !self.root.is_dir() {
+            builder.create(&self.root)?;
+            if let Some(parent) = self.root.canonicalize()?.parent() {
+                Self::sync_dir(parent)?;
+            }
+        }
+        for dir in [self.segments(), self.dead_letters(), self.quarantine()] {
+            builder.create(&dir)?;
+        }
+        Self::sync_dir(&self.root)
+    }
+
+    /// Creates a file that must not exist yet, for writing and reading.
+    pub(super) fn create_new(path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+    }
+
+    /// Opens or creates a file for writing and reading, keeping its content.
+    pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    }
+
+    pub(super) fn open(path: &Path) -> io::Result<File> {
+        File::open(path)
+    }
+
+    pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    pub(super) fn sync_data(file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    pub(super) fn sync_all(file: &File) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    pub(super) fn set_len(file: &File, len: u64) -> io::Result<()> {
+        file.set_len(len)
+    }
+
+    /// Cuts a file of the spool to `len` bytes, durably.
+    pub(super) fn truncate(path: &Path, len: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(len)?;
+        file.sync_all()
+    }
+
+    pub(super) fn unlink(path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    /// Removes a directory of the spool with all in it; nothing where it does not exist.
+    pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// The names in a directory of the spool; none where it does not exist.
+    pub(super) fn list(dir: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+        match fs::read_dir(dir) {
+            Ok(entries) => entries.map(|entry| entry.map(|entry| entry.file_name())).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Bytes of all files in and below `dir`; what vanishes meanwhile does not count.
+    pub(super) fn usage(dir: &Path) -> u64 {
+        let Ok(entries) = fs::read_dir(dir) else { return 0 };
+        entries
+            .flatten()
+            .map(|entry| match entry.metadata() {
+                Ok(meta) if meta.is_dir() => Self::usage(&entry.path()),
+                Ok(meta) => meta.len(),
+                Err(_) => 0,
+            })
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Bytes that an unprivileged process may still write to the spool's file system.
+    pub(super) fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.root)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Makes sure that `len` bytes stand ready for `path`, so that giving them up frees them.
+    pub(super) fn keep_reserve(&self, len: u64) -> io::Result<()> {
+        let file = Self::open_or_create(&self.reserve())?;
+        if file.metadata()?.len() < len {
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn give_up_reserve(&self) {
+        // Where there is none there is nothing to give up.
+        let _ = fs::remove_file(self.reserve());
+    }
+
+    /// Keeps bytes that could not be understood: `quarantine/NAME`, with a number behind it where that exists.
+    pub(super) fn quarantine_bytes(&self, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
+        let (path, mut file) = self.quarantine_file(name)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        Self::sync_dir(&self.quarantine())?;
+        Ok(path)
+    }
+
+    /// Moves a file or directory of the spool to `quarantine/`, never over another.
+    pub(super) fn quarantine_path(&self, path: &Path) -> io::Result<PathBuf> {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        for number in 0..u32::MAX {
+            let to = self.quarantine().join(numbered(&name, number));
+            if !to.exists() {
+                fs::rename(path, &to)?;
+                Self::sync_dir(&self.quarantine())?;
+                if let Some(parent) = path.parent() {
+                    Self::sync_dir(parent)?;
+                }
+                return Ok(to);
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    fn quarantine_file(&self, name: &str) -> io::Result<(PathBuf, File)> {
+        for number in 0..u32::MAX {
+            let path = self.quarantine().join(numbered(name, number));
+            match Self::create_new(&path) {
+                Ok(file) => return Ok((path, file)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+}
+
+fn numbered(name: &str, number: u32) -> String {
+    if number == 0 { name.to_owned() } else { format!("{name}.{number}") }
+}
+
+/// Reads at `offset` until `buffer` is full or the file ends; says how much was read.
+pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset.saturating_add(done as u64)) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// The most slices that one system call takes (`IOV_MAX` on Linux).
+const SLICES_MAX: usize = 1024;
+
+/// Writes all of `slices` at the file's position, with as few system calls as the kernel allows.
+pub(super) fn write_all(mut file: &File, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    let mut rest = slices;
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        let now = rest.len().min(SLICES_MAX);
+        match file.write_vectored(rest.get(..now).unwrap_or_default()) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut rest, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,552 @@
+//! The ledger: the index over the segments, in a sled database. The only file that names sled.
+//!
+//! Invariants:
+//! - One owner: whoever holds the [`Ledger`] is the only thread that uses the database.
+//! - A commit is one `apply_batch` over one tree, a `flush`, and an fsync of the database's file through a handle of
+//!   our own: sled's flush alone ends in `sync_file_range`, which makes neither the file's size nor the disk's cache
+//!   durable.
+//! - Values stay small (below 8 KiB): larger ones go to blob files, which sled never syncs.
+//! - The ledger is never trusted against the segments and never deleted: one that does not open, or that is empty
+//!   beside segments, is set aside and rebuilt.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::codec::{Cursor, Put as _};
+use super::disk::Disk;
+use super::segment::{Account, SpoolId, put_account, put_checkpoint, take_account, take_checkpoint};
+use crate::batch::{BatchId, Part};
+use crate::config::SyncMode;
+use crate::event::{Checkpoint, CheckpointKey, Position, SegmentId, Seq, SourceName};
+
+/// How long sled may take to open before the ledger counts as broken.
+const OPEN_DEADLINE: Duration = Duration::from_secs(10);
+/// Page cache of sled; the ledger is small however large the backlog is.
+const CACHE_BYTES: u64 = 2 << 20;
+/// A ledger whose file is larger than this is written anew; what it holds is a few megabytes at most.
+const OUTGROWN_BYTES: u64 = 64 << 20;
+/// How long a lock may linger after its database was dropped.
+const LOCK_LINGERS: Duration = Duration::from_secs(5);
+/// The ledger's layout.
+const VERSION: u32 = 1;
+/// The destination that keys carry. There is one; the place is kept for several.
+const DESTINATION: u16 = 0;
+/// The most batches in one group, so that a group's value stays below 8 KiB.
+pub(crate) const GROUP_MAX: usize = 128;
+
+const KEY_META: &[u8] = b"f";
+const KEY_CURSOR: u8 = b'r';
+const KEY_GROUP: u8 = b'g';
+const KEY_SOURCE: u8 = b's';
+const KEY_PROFILE: u8 = b'p';
+const KEY_MARK: &[u8] = b"m";
+const KEY_CHECKPOINT: u8 = b'c';
+
+/// Where a frame stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub segment: SegmentId,
+    pub offset: u64,
+}
+
+/// A batch that was cut and is not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchRecord {
+    pub id: BatchId,
+    /// The frame with its first event.
+    pub at: Location,
+}
+
+/// Batches that were cut in one step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Group {
+    /// The profile under which their payloads are encoded.
+    pub profile: u32,
+    pub batches: Vec<BatchRecord>,
+}
+
+/// What the ledger knows of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SourceRecord {
+    /// Sequence number of its first event that is not cut.
+    pub cut: Seq,
+    pub account: Account,
+}
+
+/// What identifies the spool, and how it was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Meta {
+    pub lineage: SpoolId,
+    pub spool_id: SpoolId,
+    /// The boot of the machine during which the spool was last open, where it may hold events that were sent and are
+    /// not synced (`sync = "os"`); zero otherwise.
+    pub unsynced_boot: [u8; 16],
+}
+
+/// The state of all files at the end of a sealed segment: the second witness beside the next segment's snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The sealed segment.
+    pub segment: SegmentId,
+    /// The position after it.
+    pub position: Position,
+    pub next_seqs: BTreeMap<SourceName, Seq>,
+    pub checkpoints: BTreeMap<CheckpointKey, Checkpoint>,
+}
+
+/// All that a ledger holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Books {
+    pub meta: Meta,
+    /// The first position that is not cut into a batch.
+    pub cursor: Position,
+    /// Groups by the number they were filed under.
+    pub groups: BTreeMap<u64, Group>,
+    pub sources: BTreeMap<SourceName, SourceRecord>,
+    /// Agent names under which payloads were encoded.
+    pub profiles: BTreeMap<u32, String>,
+    pub mark: Mark,
+}
+
+impl Books {
+    pub(super) fn new(meta: Meta, cursor: Position) -> Self {
+        Self {
+            meta,
+            cursor,
+            groups: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            profiles: BTreeMap::new(),
+            mark: Mark::default(),
+        }
+    }
+
+    /// Every event before this position is acknowledged, dead, dropped or damaged.
+    pub(super) fn frontier(&self) -> Position {
+        self.batches().map(|record| record.id.first).min().unwrap_or(self.cursor).min(self.cursor)
+    }
+
+    /// The batches that are not acknowledged, oldest group first.
+    pub(super) fn batches(&self) -> impl Iterator<Item = &BatchRecord> {
+        self.groups.values().flat_map(|group| &group.batches)
+    }
+}
+
+/// What one commit changes. Applied to [`Books`] by the caller, to the disk by [`Ledger::commit`].
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    batch: sled::Batch,
+    any: bool,
+}
+
+impl Changes {
+    pub(super) const fn is_empty(&self) -> bool {
+        !self.any
+    }
+
+    fn insert(&mut self, key: &[u8], value: Vec<u8>) {
+        self.any = true;
+        self.batch.insert(key, value);
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        self.any = true;
+        self.batch.remove(key);
+    }
+
+    pub(super) fn meta(&mut self, meta: &Meta) {
+        let mut value = Vec::with_capacity(52);
+        value.put_u32(VERSION);
+        value.put(&meta.lineage.0);
+        value.put(&meta.spool_id.0);
+        value.put(&meta.unsynced_boot);
+        self.insert(KEY_META, value);
+    }
+
+    pub(super) fn cursor(&mut self, cursor: Position) {
+        self.insert(&key(KEY_CURSOR, &[]), cursor.0.to_le_bytes().to_vec());
+    }
+
+    /// Files the group, or removes it where it is empty.
+    pub(super) fn group(&mut self, number: u64, group: &Group) {
+        let key = key(KEY_GROUP, &number.to_be_bytes());
+        if group.batches.is_empty() {
+            return self.remove(&key);
+        }
+        let mut value = Vec::with_capacity(4 + group.batches.len() * 40);
+        value.put_u32(group.profile);
+        for record in &group.batches {
+            let part = record.id.part.unwrap_or(Part { from: 0, to: 0 });
+            value.put_u64(record.id.first.0);
+            value.put_u64(record.id.last.0);
+            value.put_u32(part.from);
+            value.put_u32(part.to);
+            value.put_u64(record.at.segment.0);
+            value.put_u64(record.at.offset);
+        }
+        self.insert(&key, value);
+    }
+
+    pub(super) fn source(&mut self, name: &SourceName, record: &SourceRecord) {
+        let mut value = Vec::with_capacity(40);
+        value.put_u64(record.cut.0);
+        put_account(&mut value, &record.account);
+        self.insert(&key(KEY_SOURCE, name.as_str().as_bytes()), value);
+    }
+
+    pub(super) fn profile(&mut self, number: u32, agent_name: &str) {
+        self.insert(&key(KEY_PROFILE, &number.to_be_bytes()), agent_name.as_bytes().to_vec());
+    }
+
+    /// Records the mark; of the checkpoints only those that differ from `before`.
+    pub(super) fn mark(&mut self, mark: &Mark, before: &Mark) {
+        let mut value = Vec::with_capacity(16 + mark.next_seqs.len() * 32);
+        value.put_u64(mark.segment.0);
+        value.put_u64(mark.position.0);
+        for (name, seq) in &mark.next_seqs {
+            value.put_sized(name.as_str().as_bytes());
+            value.put_u64(seq.0);
+        }
+        self.insert(KEY_MARK, value);
+        for (id, checkpoint) in &mark.checkpoints {
+            if before.checkpoints.get(id) != Some(checkpoint) {
+                let mut value = Vec::with_capacity(160);
+                put_checkpoint(&mut value, checkpoint);
+                self.insert(&checkpoint_key(id), value);
+            }
+        }
+        for id in before.checkpoints.keys().filter(|id| !mark.checkpoints.contains_key(id)) {
+            self.remove(&checkpoint_key(id));
+        }
+    }
+
+    fn everything(books: &Books) -> Self {
+        let mut changes = Self::default();
+        changes.meta(&books.meta);
+        changes.cursor(books.cursor);
+        for (number, group) in &books.groups {
+            changes.group(*number, group);
+        }
+        for (name, record) in &books.sources {
+            changes.source(name, record);
+        }
+        for (number, agent_name) in &books.profiles {
+            changes.profile(*number, agent_name);
+        }
+        changes.mark(&books.mark, &Mark::default());
+        changes
+    }
+}
+
+fn key(kind: u8, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(3 + rest.len());
+    key.push(kind);
+    key.extend_from_slice(&DESTINATION.to_be_bytes());
+    key.extend_from_slice(rest);
+    key
+}
+
+fn checkpoint_key(id: &CheckpointKey) -> Vec<u8> {
+    let mut rest = Vec::with_capacity(24 + id.source.as_str().len());
+    rest.extend_from_slice(&id.identity.dev.to_be_bytes());
+    rest.extend_from_slice(&id.identity.ino.to_be_bytes());
+    rest.extend_from_slice(&id.identity.birth_ns.to_be_bytes());
+    rest.extend_from_slice(id.source.as_str().as_bytes());
+    key(KEY_CHECKPOINT, &rest)
+}
+
+/// What went wrong with the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// sled refused, or its files could not be synced.
+    #[error("the ledger {path} failed")]
+    Database {
+        /// Its directory.
+        path: PathBuf,
+        /// What sled said.
+        #[source]
+        source: sled::Error,
+    },
+    /// A file operation failed.
+    #[error("the ledger {path} failed")]
+    Io {
+        /// Its directory or file.
+        path: PathBuf,
+        /// The operating system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// sled panicked while it opened the files.
+    #[error("the ledger {path} is broken: opening it panicked")]
+    Panicked {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// sled did not come back from opening.
+    #[error("the ledger {path} did not open within {} s", OPEN_DEADLINE.as_secs())]
+    Deadline {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// It opened and an entry is not what it should be.
+    #[error("the ledger {path} holds an entry that cannot be read")]
+    Entry {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// Its format is newer than this program.
+    #[error(
+        "the ledger {path} has version {version}, newer than {VERSION}, the newest that this log-agent reads"
+    )]
+    Newer {
+        /// Its directory.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+}
+
+/// An open ledger.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    db: sled::Db,
+    /// A handle of our own on sled's file, for the fsync that its flush leaves out.
+    file: File,
+    path: PathBuf,
+    sync: SyncMode,
+}
+
+impl Ledger {
+    /// Opens the ledger in `path`, creating an empty one where there is none.
+    ///
+    /// # Errors
+    /// Where sled fails, panics, or does not come back in time.
+    pub(super) fn open(path: &Path, sync: SyncMode) -> Result<Self, LedgerError> {
+        let db = open_with_deadline(path)?;
+        let io = |source| LedgerError::Io { path: path.to_owned(), source };
+        let names = Disk::list(path).map_err(io)?;
+        for name in names {
+            let file = path.join(name);
+            if file.is_file() {
+                Disk::open(&file).and_then(|file| Disk::sync_all(&file)).map_err(io)?;
+            }
+        }
+        Disk::sync_dir(path).map_err(io)?;
+        if let Some(parent) = path.parent() {
+            Disk::sync_dir(parent).map_err(io)?;
+        }
+        let file = Disk::open(&path.join("db")).map_err(io)?;
+        Ok(Self { db, file, path: path.to_owned(), sync })
+    }
+
+    /// Creates a ledger that holds `books`, where none is.
+    ///
+    /// # Errors
+    /// Where it cannot be opened or written.
+    pub(super) fn create(path: &Path, sync: SyncMode, books: &Books) -> Result<Self, LedgerError> {
+        let ledger = Self::open(path, sync)?;
+        ledger.commit(Changes::everything(books))?;
+        Ok(ledger)
+    }
+
+    /// Whether the files are far larger than what they hold, as sled's become under inserts and removals.
+    pub(super) fn has_outgrown(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| meta.len() > OUTGROWN_BYTES)
+    }
+
+    /// Replaces this ledger by a new one that holds `books`. A crash in between leaves one of the two: see
+    /// [`Ledger::settle`].
+    ///
+    /// # Errors
+    /// Where the new one cannot be written, or the files not be moved.
+    pub(super) fn replace(self, disk: &Disk, books: &Books) -> Result<Self, LedgerError> {
+        let Self { db, file, path, sync } = self;
+        let io = |source| LedgerError::Io { path: path.clone(), source };
+        drop((db, file));
+        let (new, old) = (path.with_extension("new"), path.with_extension("old"));
+        Disk::remove_dir(&new).map_err(io)?;
+        drop(Self::create(&new, sync, books)?);
+        Disk::rename(&path, &old).map_err(io)?;
+        Disk::rename(&new, &path).map_err(io)?;
+        Disk::sync_dir(disk.root()).map_err(io)?;
+        Disk::remove_dir(&old).map_err(io)?;
+        Self::open(&path, sync)
+    }
+
+    /// Finishes or undoes a replacement that a crash cut short.
+    pub(super) fn settle(disk: &Disk) -> io::Result<()> {
+        let path = disk.ledger();
+        let (new, old) = (path.with_extension("new"), path.with_extension("old"));
+        if old.exists() && !path.exists() {
+            Disk::rename(&old, &path)?;
+        }
+        Disk::remove_dir(&old)?;
+        Disk::remove_dir(&new)?;
+        Disk::sync_dir(disk.root())
+    }
+
+    /// Makes `changes` durable, all of them or none.
+    ///
+    /// # Errors
+    /// Where sled or the fsync fails; what of it is durable is then not known.
+    pub(super) fn commit(&self, changes: Changes) -> Result<(), LedgerError> {
+        let database = |source| LedgerError::Database { path: self.path.clone(), source };
+        self.db.apply_batch(changes.batch).map_err(database)?;
+        self.db.flush().map_err(database)?;
+        if self.sync == SyncMode::Group {
+            Disk::sync_all(&self.file)
+                .map_err(|source| LedgerError::Io { path: self.path.join("db"), source })?;
+        }
+        Ok(())
+    }
+
+    /// Reads everything; `None` from an empty ledger.
+    ///
+    /// # Errors
+    /// Where sled fails or an entry cannot be read.
+    pub(super) fn read(&self) -> Result<Option<Books>, LedgerError> {
+        let broken = || LedgerError::Entry { path: self.path.clone() };
+        let mut loaded = Loaded::default();
+        for entry in self.db.iter() {
+            let (key, value) =
+                entry.map_err(|source| LedgerError::Database { path: self.path.clone(), source })?;
+            if key.as_ref() == KEY_META
+                && let Some(version) = Cursor::new(&value).u32().filter(|version| *version > VERSION)
+            {
+                return Err(LedgerError::Newer { path: self.path.clone(), version });
+            }
+            loaded.entry(&key, &value).ok_or_else(broken)?;
+        }
+        if loaded.empty {
+            return Ok(None);
+        }
+        loaded.into_books().map(Some).ok_or_else(broken)
+    }
+}
+
+/// Opens the database, waiting for the lock of one in this process that was dropped just before. Nobody else can hold
+/// it: the spool's own lock is held.
+fn open_unlocked(dir: &Path) -> sled::Result<sled::Db> {
+    let deadline = crate::clock::now() + LOCK_LINGERS;
+    loop {
+        let opened = sled::Config::new()
+            .path(dir)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None)
+            .use_compression(false)
+            .open();
+        match opened {
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("lock") && crate::clock::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn open_with_deadline(path: &Path) -> Result<sled::Db, LedgerError> {
+    let (sender, receiver) = mpsc::channel();
+    let dir = path.to_owned();
+    // A thread of its own, since an open that hangs cannot be interrupted: it is left behind.
+    std::thread::Builder::new()
+        .name("ledger-open".into())
+        .spawn(move || {
+            let opened = catch_unwind(AssertUnwindSafe(|| open_unlocked(&dir)));
+            // The receiver is gone only where the deadline has passed.
+            let _ = sender.send(opened);
+        })
+        .map_err(|source| LedgerError::Io { path: path.to_owned(), source })?;
+    match receiver.recv_timeout(OPEN_DEADLINE) {
+        Ok(Ok(Ok(db))) => Ok(db),
+        Ok(Ok(Err(source))) => Err(LedgerError::Database { path: path.to_owned(), source }),
+        Ok(Err(_panic)) => Err(LedgerError::Panicked { path: path.to_owned() }),
+        Err(_) => Err(LedgerError::Deadline { path: path.to_owned() }),
+    }
+}
+
+/// Collects entries until all are there.
+struct Loaded {
+    empty: bool,
+    meta: Option<Meta>,
+    cursor: Option<Position>,
+    books: Books,
+}
+
+impl Default for Loaded {
+    fn default() -> Self {
+        let nothing = Meta { lineage: SpoolId([0; 16]), spool_id: SpoolId([0; 16]), unsynced_boot: [0; 16] };
+        Self { empty: true, meta: None, cursor: None, books: Books::new(nothing, Position(0)) }
+    }
+}
+
+impl Loaded {
+    fn entry(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        self.empty = false;
+        let mut cursor = Cursor::new(value);
+        let mut id = Cursor::new(key);
+        match id.u8()? {
+            b'f' => {
+                cursor.u32()?;
+                self.meta = Some(Meta {
+                    lineage: SpoolId(cursor.array()?),
+                    spool_id: SpoolId(cursor.array()?),
+                    unsynced_boot: cursor.array()?,
+                });
+            }
+            b'm' => {
+                self.books.mark.segment = SegmentId(cursor.u64()?);
+                self.books.mark.position = Position(cursor.u64()?);
+                while !cursor.is_empty() {
+                    let name = SourceName::from(cursor.text()?);
+                    self.books.mark.next_seqs.insert(name, Seq(cursor.u64()?));
+                }
+            }
+            KEY_CURSOR => self.cursor = Some(Position(cursor.u64()?)),
+            KEY_GROUP => {
+                id.u16()?;
+                let number = u64::from_be_bytes(id.array()?);
+                self.books.groups.insert(number, take_group(&mut cursor)?);
+            }
+            KEY_SOURCE => {
+                id.u16()?;
+                let name = SourceName::from(std::str::from_utf8(id.rest()).ok()?);
+                let record = SourceRecord { cut: Seq(cursor.u64()?), account: take_account(&mut cursor)? };
+                self.books.sources.insert(name, record);
+            }
+            KEY_PROFILE => {
+                id.u16()?;
+                let number = u32::from_be_bytes(id.array()?);
+                self.books.profiles.insert(number, std::str::from_utf8(value).ok()?.to_owned());
+            }
+            KEY_CHECKPOINT => {
+                let checkpoint = take_checkpoint(&mut cursor)?;
+                self.books.mark.checkpoints.insert(checkpoint.key(), checkpoint);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn into_books(self) -> Option<Books> {
+        Some(Books { meta: self.meta?, cursor: self.cursor?, ..self.books })
+    }
+}
+
+fn take_group(cursor: &mut Cursor<'_>) -> Option<Group> {
+    let profile = cursor.u32()?;
+    let mut batches = Vec::new();
+    while !cursor.is_empty() {
+        let (first, last) = (Position(cursor.u64()?), Position(cursor.u64()?));
+        let (from, to) = (cursor.u32()?, cursor.u32()?);
+        let part = (to > from).then_some(Part { from, to });
+        let at = Location { segment: SegmentId(cursor.u64()?), offset: cursor.u64()? };
+        batches.push(BatchRecord { id: BatchId { first, last, part }, at });
+    }
+    Some(Group { profile, batches })
+}

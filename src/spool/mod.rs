@@ -1,0 +1,336 @@
+//! The spool: the write-ahead log between reading and sending, and the only place where state lives.
+//!
+//! Terms: a *frame* is what one append writes, the events of one file and the offset after them; a *segment* is an
+//! append-only file of frames; the *ledger* is the index over them: which batches were cut, how far, and what became
+//! of them.
+//!
+//! Invariants:
+//! - Events and the offset they came from are in one frame: durable together or not at all.
+//! - A frame is visible to readers only after the fdatasync that covers it.
+//! - A batch's boundaries are durable in the ledger before its first send, and never change after that.
+//! - The segments are the truth. The ledger can be lost at the cost of resends, never of an event.
+//!
+//! Not durable: with `sync = "os"` nothing is synced, so a power cut may take what a killed process would keep.
+//!
+//! Threads: the *writer* owns the segment that is appended to, the *keeper* owns the ledger. Everything else reads.
+//!
+//! `codec` → `frame`, `segment` (pure layouts) → `disk` (the storage seam) → `log`, `reader`, `ledger` →
+//! `writer`, `keeper`, `recovery` → this file, which only wires.
+
+mod batches;
+mod budget;
+mod codec;
+mod content;
+mod dead_letter;
+mod disk;
+mod drop_oldest;
+mod frame;
+pub mod inspect;
+mod keeper;
+mod ledger;
+mod lock;
+mod log;
+mod queue;
+mod reader;
+mod recovery;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod view;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+pub use batches::{BatchError, Batches, ReadBatch};
+pub use dead_letter::DeadLetter;
+pub use keeper::Closed;
+pub(crate) use keeper::{Cut, CutOutcome, KeeperHandle, Pending};
+pub use ledger::LedgerError;
+pub(crate) use ledger::{BatchRecord, GROUP_MAX};
+pub use queue::Appender;
+pub(crate) use reader::{Frame, FrameReader, Step};
+pub use segment::{Account, SpoolId};
+
+use crate::config::{Global, OnFull, SyncMode};
+use crate::event::{Checkpoint, Position, Seq, SourceName};
+use disk::Disk;
+use lock::Lock;
+use log::Log;
+use queue::Queue;
+use view::Shared;
+
+/// How a spool is to be opened.
+#[derive(Clone, Debug)]
+pub struct SpoolOptions {
+    /// Its directory; created where it does not exist.
+    pub dir: PathBuf,
+    /// The agent's name, under which batches that are cut from now on are encoded.
+    pub agent_name: String,
+    /// The size at which a segment is sealed.
+    pub segment_bytes: u64,
+    /// What a commit waits for.
+    pub sync: SyncMode,
+    /// The disk budget.
+    pub max_spool_bytes: u64,
+    /// Free space left to others.
+    pub min_free_bytes: u64,
+    /// What happens when the budget is used up.
+    pub on_full: OnFull,
+    /// The most drafts that wait for the writer.
+    pub channel_bound: usize,
+}
+
+impl From<&Global> for SpoolOptions {
+    fn from(global: &Global) -> Self {
+        Self {
+            dir: global.spool_dir.clone(),
+            agent_name: global.agent_name.clone(),
+            segment_bytes: global.segment_bytes,
+            sync: global.sync,
+            max_spool_bytes: global.max_spool_bytes,
+            min_free_bytes: global.min_free_bytes,
+            on_full: global.on_full,
+            channel_bound: global.channel_bound,
+        }
+    }
+}
+
+/// Why a spool cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// Its directory cannot be created or written.
+    #[error("the spool directory {path} cannot be used")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The operating system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("the spool directory {path} is held by process {pid}")]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// The process that holds it; `?` where it does not say.
+        pid: String,
+    },
+    /// There is none.
+    #[error("there is no spool in {path}")]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It was written by a newer version and is left untouched.
+    #[error(
+        "{path} has format version {version}, which this log-agent does not know: use the version that wrote it"
+    )]
+    Newer {
+        /// The segment or ledger.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// A file operation failed.
+    #[error("the spool file {path} cannot be used")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The ledger could be neither used nor rebuilt.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// An open spool.
+#[derive(Debug)]
+pub struct Spool {
+    queue: Arc<Queue>,
+    log: Arc<Log>,
+    batches: Batches,
+    checkpoints: Vec<Checkpoint>,
+    cursor: Position,
+    cut_seqs: BTreeMap<SourceName, Seq>,
+    writer: Option<JoinHandle<()>>,
+    keeper: Option<JoinHandle<()>>,
+    spool_id: SpoolId,
+    profile: u32,
+    /// Held until everything is closed.
+    _lock: Lock,
+}
+
+impl Spool {
+    /// Opens a spool, recovers what is in it, and starts its threads.
+    ///
+    /// # Errors
+    /// Where the directory cannot be used, is held by another process, or was written by a newer version.
+    pub fn open(options: &SpoolOptions) -> Result<Self, SpoolError> {
+        let disk = Disk::new(&options.dir);
+        let directory = |source| SpoolError::Directory { path: options.dir.clone(), source };
+        disk.create_dirs().map_err(directory)?;
+        let lock = Lock::take(&disk)?;
+        if let Err(error) = disk.keep_reserve(keeper::RESERVE_BYTES) {
+            tracing::warn!(%error, "no reserve could be kept for a full disk");
+        }
+        let mut recovered = recovery::recover(&disk, options)?;
+        let profile = enter_profile(&mut recovered, &options.agent_name)?;
+        let recovery::Recovered { ledger, books, segments, state, end, next_segment } = recovered;
+        let log = Arc::new(Log::new(disk.clone(), segments, end));
+        let shared = Arc::new(Shared::new(&books));
+        let queue = Arc::new(Queue::new(options.channel_bound));
+        let dead = dead_letter::DeadLetters::open(disk).map_err(directory)?;
+        let checkpoints = state.checkpoints.values().cloned().collect();
+        let cut_seqs = books.sources.iter().map(|(name, record)| (name.clone(), record.cut)).collect();
+        let (cursor, meta) = (books.cursor, books.meta);
+        let profiles = Arc::new(books.profiles.clone());
+        let (keeper, handle) =
+            keeper::Keeper::new(ledger, books, profile, log.clone(), shared.clone(), dead, options.sync);
+        let writer = writer::Writer {
+            log: log.clone(),
+            queue: queue.clone(),
+            shared: shared.clone(),
+            keeper: handle.clone(),
+            budget: budget::Budget::new(options.max_spool_bytes, options.min_free_bytes, options.on_full),
+            lineage: meta.lineage,
+            spool_id: meta.spool_id,
+            segment_bytes: options.segment_bytes,
+            sync: options.sync,
+            next_seqs: state.next_seqs.clone().into_iter().collect(),
+            committed: state,
+            next_segment,
+            active: None,
+            next_position: end,
+            trouble: writer::Trouble::default(),
+        };
+        let batches = Batches { log: log.clone(), shared, keeper: handle, profiles };
+        Ok(Self {
+            queue,
+            log,
+            batches,
+            checkpoints,
+            cursor,
+            cut_seqs,
+            writer: Some(spawn("spool-writer", || writer.run()).map_err(directory)?),
+            keeper: Some(spawn("spool-keeper", || keeper.run()).map_err(directory)?),
+            spool_id: meta.spool_id,
+            profile,
+            _lock: lock,
+        })
+    }
+
+    /// The id under which new events are sent.
+    #[must_use]
+    pub const fn id(&self) -> SpoolId {
+        self.spool_id
+    }
+
+    /// How far each file was read, for the tailers.
+    #[must_use]
+    pub fn checkpoints(&self) -> Vec<Checkpoint> {
+        self.checkpoints.clone()
+    }
+
+    /// Where tailers put what they read.
+    #[must_use]
+    pub fn appender(&self) -> Appender {
+        Appender { queue: self.queue.clone() }
+    }
+
+    /// The outstanding batches, for delivery.
+    #[must_use]
+    pub fn batches(&self) -> Batches {
+        self.batches.clone()
+    }
+
+    /// The end at which batches are cut, for the aggregator.
+    #[must_use]
+    pub(crate) fn cutter(&self) -> Cutter {
+        Cutter {
+            reader: FrameReader::new(self.log.clone(), self.cursor, None, true),
+            log: self.log.clone(),
+            keeper: self.batches.keeper.clone(),
+            cut_seqs: self.cut_seqs.clone(),
+            agent_name: self.batches.profiles.get(&self.profile).cloned().unwrap_or_default(),
+        }
+    }
+
+    #[cfg(test)]
+    fn cursor(&self) -> Position {
+        self.cursor
+    }
+
+    /// Takes no more frames, commits what was taken, and wakes whoever waits for more.
+    pub fn stop_appending(&mut self) {
+        self.queue.close();
+        if let Some(writer) = self.writer.take() {
+            // A thread that panicked has nothing more to say than its message.
+            let _ = writer.join();
+        }
+        self.log.close();
+    }
+
+    /// Closes the spool, once every [`Batches`] and cutter of it is gone: what they said is durable then.
+    pub fn close(mut self) {
+        self.stop_appending();
+        let Self { batches, keeper, _lock, .. } = self;
+        drop(batches);
+        if let Some(keeper) = keeper {
+            // As above.
+            let _ = keeper.join();
+        }
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+/// Finds the number of the profile of `agent_name`, entering it durably where it is new.
+fn enter_profile(recovered: &mut recovery::Recovered, agent_name: &str) -> Result<u32, SpoolError> {
+    let profiles = &mut recovered.books.profiles;
+    if let Some((number, _)) = profiles.iter().find(|(_, name)| *name == agent_name) {
+        return Ok(*number);
+    }
+    let number = profiles.keys().next_back().map_or(0, |last| last.saturating_add(1));
+    profiles.insert(number, agent_name.to_owned());
+    let mut changes = ledger::Changes::default();
+    changes.profile(number, agent_name);
+    recovered.ledger.commit(changes)?;
+    Ok(number)
+}
+
+/// What the aggregator works with: the committed frames from the cursor on, and the way to cut them.
+pub(crate) struct Cutter {
+    pub reader: FrameReader,
+    pub keeper: KeeperHandle,
+    /// For each source the sequence number expected next; 0 where it is not known.
+    pub cut_seqs: BTreeMap<SourceName, Seq>,
+    pub agent_name: String,
+    log: Arc<Log>,
+}
+
+impl Cutter {
+    /// Waits until there is more to read, or `until` comes, or no more will come. Says whether there is more.
+    pub(crate) fn wait(&self, until: Option<Instant>) -> bool {
+        self.log.wait_for(self.reader.next_position(), until)
+    }
+
+    /// Whether no more frames will come.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.log.is_closed()
+    }
+
+    /// Goes on reading at `position`.
+    pub(crate) fn move_to(&mut self, position: Position) {
+        self.reader = FrameReader::new(self.log.clone(), position, None, true);
+        self.cut_seqs.clear();
+    }
+}

@@ -1,0 +1,257 @@
+//! Reading frames front to back.
+//!
+//! Invariants:
+//! - A frame is handed out only when its header and its payload pass their checksums.
+//! - What fails is stepped over, its bytes are kept in `quarantine/`, and the positions that are missing are said: a
+//!   reader never stops at damage and never hides it.
+//! - Memory is bounded by one frame.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use super::disk::{self, Disk};
+use super::frame::{self, FrameError, FrameHeader, FrameKind, HEADER_MAX};
+use super::ledger::Location;
+use super::log::Log;
+use super::segment;
+use super::segment::SpoolId;
+use crate::event::{Position, SegmentId};
+
+/// How much is read at first: a header with its names, and the whole frame where it is small.
+const WINDOW: usize = 4096;
+/// How much is looked through at a time for the next frame behind damaged bytes.
+const SCAN: usize = 64 << 10;
+/// The most bytes of one damaged place that are kept.
+const QUARANTINE_MAX: u64 = 64 << 20;
+
+/// A frame that passed its checksums.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    pub header: FrameHeader,
+    pub payload: Arc<Vec<u8>>,
+    pub at: Location,
+    /// The id under which its events are sent.
+    pub spool_id: SpoolId,
+}
+
+/// One step of a reader.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The next frame with events.
+    Frame(Frame),
+    /// A frame whose payload is damaged; its header is intact and says what is missing.
+    Damaged(FrameHeader),
+    /// Everything committed was read.
+    CaughtUp,
+}
+
+/// What stands at one place of a segment.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A header and its payload, and where the next frame begins.
+    Frame(FrameHeader, Vec<u8>, u64),
+    /// An intact header whose payload is damaged or cut off, and where the next frame would begin.
+    BadPayload(FrameHeader, u64),
+    /// No header.
+    BadHeader(FrameError),
+}
+
+/// Reads the frame at `offset` of a segment that counts for `len` bytes.
+pub(super) fn frame_at(file: &File, segment: SegmentId, offset: u64, len: u64) -> io::Result<Found> {
+    let left = len.saturating_sub(offset);
+    let window = usize::try_from(left).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; window.min(WINDOW)];
+    let read = disk::read_at(file, &mut bytes, offset)?;
+    bytes.truncate(read);
+    let mut decoded = FrameHeader::decode(&bytes, segment);
+    if decoded == Err(FrameError::Short) && window > WINDOW {
+        bytes.resize(window.min(HEADER_MAX), 0);
+        let read = disk::read_at(file, &mut bytes, offset)?;
+        bytes.truncate(read);
+        decoded = FrameHeader::decode(&bytes, segment);
+    }
+    let (header, header_len) = match decoded {
+        Ok(decoded) => decoded,
+        Err(error) => return Ok(Found::BadHeader(error)),
+    };
+    let payload_at = offset + header_len as u64;
+    let end = payload_at + u64::from(header.payload_len);
+    if end > len {
+        return Ok(Found::BadPayload(header, len));
+    }
+    let payload_len = usize::try_from(header.payload_len).unwrap_or(usize::MAX);
+    let mut payload = bytes.get(header_len..).unwrap_or_default().to_vec();
+    if payload.len() >= payload_len {
+        payload.truncate(payload_len);
+    } else {
+        let have = payload.len();
+        payload.resize(payload_len, 0);
+        let rest = payload.get_mut(have..).unwrap_or_default();
+        if disk::read_at(file, rest, payload_at + have as u64)? < payload_len - have {
+            return Ok(Found::BadPayload(header, end));
+        }
+    }
+    if crc32fast::hash(&payload) != header.payload_crc {
+        return Ok(Found::BadPayload(header, end));
+    }
+    Ok(Found::Frame(header, payload, end))
+}
+
+/// Looks for the next frame header at or behind `from`; `None` where there is none before `len`.
+pub(super) fn find_frame(file: &File, segment: SegmentId, from: u64, len: u64) -> io::Result<Option<u64>> {
+    let finder = memchr::memmem::Finder::new(&frame::MAGIC);
+    let mut window = vec![0; SCAN];
+    let mut at = from;
+    while at < len {
+        let want = usize::try_from(len - at).unwrap_or(SCAN).min(SCAN);
+        let read = disk::read_at(file, window.get_mut(..want).unwrap_or_default(), at)?;
+        let seen = window.get(..read).unwrap_or_default();
+        for found in finder.find_iter(seen) {
+            let offset = at + found as u64;
+            if !matches!(frame_at(file, segment, offset, len)?, Found::BadHeader(_)) {
+                return Ok(Some(offset));
+            }
+        }
+        if read < want || read <= frame::MAGIC.len() {
+            break;
+        }
+        // A magic may stand across the border of two windows.
+        at += (read - (frame::MAGIC.len() - 1)) as u64;
+    }
+    Ok(None)
+}
+
+/// Keeps damaged bytes of a segment; a failure to keep them is logged and stops nothing.
+pub(super) fn quarantine(disk: &Disk, file: &File, segment: SegmentId, from: u64, to: u64) {
+    let len = to.saturating_sub(from).min(QUARANTINE_MAX);
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    let kept = disk::read_at(file, &mut bytes, from).and_then(|read| {
+        bytes.truncate(read);
+        disk.quarantine_bytes(&format!("{}.{from}-{to}", segment::file_name(segment)), &bytes)
+    });
+    match kept {
+        Ok(path) => tracing::error!(
+            segment = segment.0,
+            offset = from,
+            bytes = to - from,
+            path = %path.display(),
+            "damaged bytes in the spool; they are kept"
+        ),
+        Err(error) => tracing::error!(
+            segment = segment.0,
+            offset = from,
+            bytes = to - from,
+            %error,
+            "damaged bytes in the spool; they could not be kept"
+        ),
+    }
+}
+
+/// Walks the committed frames from a position on.
+#[derive(Debug)]
+pub(crate) struct FrameReader {
+    log: Arc<Log>,
+    open: Option<Open>,
+    /// The first position not handed out.
+    next: Position,
+    /// Whether damage is copied to the quarantine: by the one who meets it first.
+    keeps_damage: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    segment: SegmentId,
+    file: File,
+    offset: u64,
+}
+
+impl FrameReader {
+    /// A reader whose first frame is the one that holds `position`. `hint` says where that frame stands, if known.
+    pub(super) fn new(log: Arc<Log>, position: Position, hint: Option<Location>, keeps_damage: bool) -> Self {
+        let open = hint.and_then(|at| {
+            let extent = log.extent(at.segment)?;
+            let file = Disk::open(&log.disk.segment(at.segment)).ok()?;
+            // A hint is believed only where a frame with the position begins there.
+            match frame_at(&file, at.segment, at.offset, extent.len).ok()? {
+                Found::Frame(header, ..) | Found::BadPayload(header, _)
+                    if header.first_position <= position && position < header.end_position() =>
+                {
+                    Some(Open { segment: at.segment, file, offset: at.offset })
+                }
+                _ => None,
+            }
+        });
+        Self { log, open, next: position, keeps_damage }
+    }
+
+    /// The first position not handed out.
+    pub(crate) const fn next_position(&self) -> Position {
+        self.next
+    }
+
+    /// The next step.
+    ///
+    /// # Errors
+    /// Where a segment cannot be opened or read.
+    pub(crate) fn step(&mut self) -> io::Result<Step> {
+        loop {
+            let Some(open) = &mut self.open else {
+                let Some((segment, _)) = self.log.find(self.next) else { return Ok(Step::CaughtUp) };
+                let file = Disk::open(&self.log.disk.segment(segment))?;
+                self.open = Some(Open { segment, file, offset: segment::HEADER_LEN as u64 });
+                continue;
+            };
+            let extent = self.log.extent(open.segment);
+            let Some(extent) = extent.filter(|e| open.offset < e.len && e.end > self.next) else {
+                // At the end of what is committed here. Where events are missing at the end, they are passed over.
+                self.next = self.next.max(extent.map_or(self.next, |extent| extent.end));
+                if self.log.next(open.segment).is_none() {
+                    return Ok(Step::CaughtUp);
+                }
+                self.open = None;
+                continue;
+            };
+            match frame_at(&open.file, open.segment, open.offset, extent.len)? {
+                Found::Frame(header, payload, end) => {
+                    let at = Location { segment: open.segment, offset: open.offset };
+                    open.offset = end;
+                    // Snapshots, checkpoints alone, and frames before the position that was asked for.
+                    if header.kind != FrameKind::Events || header.end_position() <= self.next {
+                        continue;
+                    }
+                    // A successor has the positions from its first on: see `segment`.
+                    if header.first_position >= extent.end {
+                        open.offset = extent.len;
+                        continue;
+                    }
+                    self.next = header.end_position();
+                    let payload = Arc::new(payload);
+                    return Ok(Step::Frame(Frame { header, payload, at, spool_id: extent.spool_id }));
+                }
+                Found::BadPayload(header, end) => {
+                    if self.keeps_damage {
+                        quarantine(&self.log.disk, &open.file, open.segment, open.offset, end);
+                    }
+                    open.offset = end;
+                    if header.kind == FrameKind::Events && header.end_position() > self.next {
+                        self.next = header.end_position();
+                        return Ok(Step::Damaged(header));
+                    }
+                }
+                Found::BadHeader(_) => {
+                    let found = find_frame(&open.file, open.segment, open.offset + 1, extent.len)?;
+                    let end = found.unwrap_or(extent.len);
+                    if self.keeps_damage {
+                        quarantine(&self.log.disk, &open.file, open.segment, open.offset, end);
+                    }
+                    open.offset = end;
+                    if found.is_none() {
+                        // Nothing more is in this segment; its positions end where the extent says.
+                        self.next = self.next.max(extent.end);
+                    }
+                }
+            }
+        }
+    }
+}
