@@ -81,7 +81,7 @@ fn tls_hint(error: &rustls::Error) -> Option<&'static str> {
             "the server refused the TLS handshake: check client_cert_file in [global.tls], and which TLS versions \
              and clients the server accepts"
         }
-        Tls::InvalidCertificate(Certificate::UnknownIssuer) => {
+        Tls::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature) => {
             "the server's certificate is not from a trusted authority: check ca_file in [global.tls]"
         }
         Tls::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {

@@ -13,6 +13,8 @@ mod coding;
 mod fault;
 mod redact;
 mod retry_after;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
