@@ -27,6 +27,8 @@ use crate::spool::{BatchRecord, Closed, Cut, CutOutcome, Cutter, Frame, GROUP_MA
 const GROUP_BYTES: u64 = 2 << 20;
 /// Encoded payloads that wait for a sender or are on their first send, in bytes.
 const READY_BYTES: u32 = 8 << 20;
+/// The most sources in a batch: the header with a range for each stays far below the 8 KiB that servers take.
+const SOURCES_MAX: usize = 100;
 /// How long the aggregator waits before it reads again after the disk refused.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// What JSON adds to a line of ordinary text: key, timestamp, quotes.
@@ -76,6 +78,13 @@ struct Filling {
     bytes: u64,
     /// When it is cut although it is not full.
     due: Instant,
+}
+
+impl Filling {
+    fn has_no_place_for(&self, source: &SourceName) -> bool {
+        self.content.sources.len() >= SOURCES_MAX
+            && self.content.sources.iter().all(|run| run.source != *source)
+    }
 }
 
 /// Batches that are full and not cut.
@@ -211,6 +220,9 @@ impl Aggregator {
         let after = header.first_seq.plus(u64::from(header.events));
         self.expect(&header.checkpoint.source, after, missing);
         self.next = header.end_position();
+        if self.filling.as_ref().is_some_and(|filling| filling.has_no_place_for(&header.checkpoint.source)) {
+            self.finish();
+        }
         self.spread(frame, skip);
     }
 

@@ -1,0 +1,37 @@
+# Recipes for people who work on log-agent. `just` lists them.
+
+default:
+    @just --list
+
+# Everything that has to hold before a change lands.
+ci:
+    bash .ci/run
+
+# Formatting, lints and documentation, without tests.
+lint:
+    cargo fmt --check
+    cargo clippy --locked --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+# The tests of the README.
+test:
+    cargo test --locked
+
+# Files to server, with fsync; then the drain of a backlog.
+bench:
+    cargo bench --bench throughput -- --runs 5
+    cargo bench --bench throughput -- --runs 5 --batch 100
+    cargo bench --bench throughput -- --mode backlog --lines 20000000
+
+# The stages alone.
+bench-stages:
+    cargo bench --bench payload
+    cargo bench --bench tail
+
+# Kills, power cuts and crashes for longer than CI has time for.
+faults-long:
+    LOG_AGENT_TEST_KILLS=2000 LOG_AGENT_TEST_POWER_CUTS=50 cargo test --locked --test promises -- kill_restart durability
+
+# Licences, sources and known vulnerabilities of the dependencies (needs cargo-deny).
+deny:
+    cargo deny check
