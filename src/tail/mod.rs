@@ -1,1 +1,4 @@
 //! Tailers: follow the files of the sources and turn new lines into frames.
+pub mod discover;
+mod identity;
+mod lines;
