@@ -270,8 +270,10 @@ pub(super) struct FollowedFile {
     pub watch: Option<i32>,
     /// `start_at = "end"` applies and its bytes have not been skipped yet.
     pub skip_content: bool,
-    /// The spool has a checkpoint of it, under this path.
-    pub recorded: Option<Arc<Path>>,
+    /// The path in its checkpoints: that before it was displaced, until it is finished.
+    pub named: Arc<Path>,
+    /// The spool has a checkpoint of it.
+    pub is_recorded: bool,
     /// It stands in the queue of files to read.
     pub queued: bool,
     /// The last read came to its end.
@@ -297,14 +299,15 @@ impl FollowedFile {
         Self {
             source,
             identity,
-            path,
             place,
             progress: Progress::default(),
             stamp: Stamp::default(),
             handle: None,
             watch: None,
             skip_content: false,
-            recorded: None,
+            named: Arc::clone(&path),
+            path,
+            is_recorded: false,
             queued: false,
             at_end: false,
             waits_for: None,
@@ -321,7 +324,7 @@ impl FollowedFile {
     pub(super) fn checkpoint(&self, source: &SourceName) -> Checkpoint {
         Checkpoint {
             source: source.clone(),
-            path: self.path.to_path_buf(),
+            path: self.named.to_path_buf(),
             identity: self.identity,
             head: self.progress.head,
             tail: self.progress.tail,

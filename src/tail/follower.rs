@@ -117,6 +117,16 @@ impl Follower {
         Ok(Pace::Idle { until: self.next_due(now) })
     }
 
+    #[cfg(test)]
+    pub(super) fn reads(&self) -> u64 {
+        self.reads
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.roster.files.is_empty()
+    }
+
     fn next_due(&self, now: Instant) -> Instant {
         let looks = self.roster.sources.iter().map(|source| source.look_due);
         let finishing = (!self.roster.finishing.is_empty()).then_some(self.finishing_due);
@@ -247,8 +257,14 @@ impl Follower {
         now: Instant,
         sink: &mut impl FrameSink,
     ) -> Result<bool, SinkClosed> {
-        if self.roster.files.get(&key).is_some_and(|file| file.handle.is_none()) {
-            return Ok(true);
+        let Some(file) = self.roster.files.get(&key) else { return Ok(true) };
+        if file.handle.is_none() {
+            if !matches!(file.place, Place::Matched | Place::Renamed) {
+                return Ok(true);
+            }
+            if file.trouble.is_some() || !self.open(key, now) {
+                return Ok(false);
+            }
         }
         self.read_chunk(key, true, now, sink)?;
         Ok(self.roster.files.get(&key).is_none_or(|file| file.at_end && !file.queued))
@@ -263,6 +279,7 @@ impl Follower {
         }
         if file.trouble.is_some_and(|trouble| trouble.retry_at > now) {
             self.troubled.push(key);
+            self.roster.release_successor(key);
             return Ok(());
         }
         if file.handle.is_none() && !self.open(key, now) {
@@ -301,7 +318,7 @@ impl Follower {
         file.trouble = None;
         let (grew, at_end) = match chunk {
             Chunk::Events { start, at_end } => {
-                file.recorded = Some(Arc::clone(&file.path));
+                file.is_recorded = true;
                 sink.append(FrameDraft {
                     checkpoint: file.checkpoint(&source.name),
                     start: FileOffset(start),
@@ -312,7 +329,14 @@ impl Follower {
                 })?;
                 (true, at_end)
             }
-            Chunk::Nothing { grew, at_end } => (grew, at_end),
+            Chunk::Nothing { grew, at_end } => {
+                if at_end && !file.is_recorded {
+                    // Should it be rotated away while the agent is down, its identity is known.
+                    file.is_recorded = true;
+                    self.roster.notes.push(super::roster::note(file.checkpoint(&source.name), false));
+                }
+                (grew, at_end)
+            }
             Chunk::Truncated => {
                 self.start_over(key);
                 return Ok(());
@@ -345,7 +369,7 @@ impl Follower {
         }
         file.skip_content = false;
         file.trouble = None;
-        file.recorded = Some(Arc::clone(&file.path));
+        file.is_recorded = true;
         sink.append(FrameDraft {
             checkpoint: file.checkpoint(&source.name),
             start: FileOffset(0),

@@ -133,7 +133,7 @@ impl Roster {
         let path: Arc<Path> = Arc::from(checkpoint.path.as_path());
         let mut file = FollowedFile::new(at, checkpoint.identity, Arc::clone(&path), Place::Missing);
         file.progress = Progress::remembered(checkpoint);
-        file.recorded = Some(Arc::clone(&path));
+        file.is_recorded = true;
         let key = self.enter(file);
         let Some(source) = self.sources.get_mut(at) else { return };
         source.skip_present = false;
@@ -356,7 +356,8 @@ impl Roster {
         }
     }
 
-    /// Gives a file a path; the spool learns of it where it knows another one.
+    /// Gives a file a path. The spool learns of it when the file is finished: until then, its old name tells a restart
+    /// that it was displaced.
     fn put(&mut self, key: FileKey, path: Arc<Path>, place: Place, now: Instant) {
         let Some(file) = self.files.get_mut(&key) else { return };
         let Some(source) = self.sources.get_mut(file.source) else { return };
@@ -367,11 +368,6 @@ impl Roster {
         file.place = place;
         file.missing_since = None;
         let other = source.by_path.insert(Arc::clone(&path), key).filter(|other| *other != key);
-        if file.recorded.as_ref().is_some_and(|recorded| *recorded != path) {
-            file.recorded = Some(path);
-            let checkpoint = file.checkpoint(&source.name);
-            self.notes.push(note(checkpoint, false));
-        }
         if let Some(other) = other {
             self.displace(other, now);
         }
@@ -404,6 +400,14 @@ impl Roster {
 
     /// Lets `newer` wait until `older`, and what waits for that already, has been read to its end.
     fn succeed(&mut self, older: FileKey, newer: FileKey) {
+        // Never in a circle, whatever the births say.
+        let mut before = Some(older);
+        while let Some(key) = before {
+            if key == newer {
+                return;
+            }
+            before = self.files.get(&key).and_then(|file| file.waits_for);
+        }
         let mut last = older;
         while let Some(next) = self.files.get(&last).and_then(|file| file.successor) {
             if next == newer {
@@ -502,7 +506,7 @@ impl Roster {
             let dev = file.identity.dev;
             let is_mounted = identity::stat_path(dir).is_ok_and(|stat| stat.identity.dev == dev);
             let patience = if is_mounted { FORGET_AFTER } else { FORGET_UNMOUNTED_AFTER };
-            if file.recorded.is_none() || now.saturating_duration_since(since) >= patience {
+            if !file.is_recorded || now.saturating_duration_since(since) >= patience {
                 self.note_gone(*key);
                 self.forget(*key);
             } else if now == since {
@@ -559,26 +563,43 @@ impl Roster {
         between.sort_by_key(|(path, stat)| {
             (stat.identity.birth_ns, stat.stamp.modified_ns, std::cmp::Reverse(path.clone()))
         });
-        let generations: Vec<FileKey> =
-            between.into_iter().filter_map(|(path, stat)| self.follow_generation(source, path, &stat, now)).collect();
+        let mut generations: Vec<FileKey> = between
+            .into_iter()
+            .filter_map(|(path, stat)| self.follow_generation(source, path, &stat, now))
+            .filter(|key| *key != older && *key != newer)
+            .collect();
         if generations.is_empty() {
             return;
         }
         // The newest waits for the last of them, each for the one before.
-        let before = self.files.get_mut(&newer).and_then(|file| file.waits_for.take());
-        if let Some(file) = before.and_then(|before| self.files.get_mut(&before)) {
-            file.successor = None;
+        generations.push(newer);
+        for next in &generations {
+            self.stop_waiting(*next);
         }
-        for next in generations.into_iter().chain([newer]) {
+        for next in generations {
             self.succeed(older, next);
         }
     }
 
-    fn follow_generation(&mut self, source: usize, path: PathBuf, stat: &Stat, now: Instant) -> Option<FileKey> {
-        let followed = self.sources.get(source)?;
-        if followed.by_inode.contains_key(&(stat.identity.dev, stat.identity.ino)) {
-            return None;
+    fn stop_waiting(&mut self, key: FileKey) {
+        self.enqueue(key);
+        let before = self.files.get_mut(&key).and_then(|file| file.waits_for.take());
+        if let Some(file) = before.and_then(|before| self.files.get_mut(&before)) {
+            file.successor = None;
         }
+    }
+
+    /// Follows a generation that was not known. One that was found by its own name, but not read yet, takes its place
+    /// in the order as well.
+    fn follow_generation(&mut self, source: usize, path: PathBuf, stat: &Stat, now: Instant) -> Option<FileKey> {
+        if let Some(key) = self.known(source, stat) {
+            let file = self.files.get_mut(&key).filter(|file| !file.is_recorded && file.last_read == 0)?;
+            if file.quiet_since.replace(now).is_none() {
+                self.finishing.push(key);
+            }
+            return Some(key);
+        }
+        let followed = self.sources.get(source)?;
         let place = if followed.pattern.matches(&path) { Place::Matched } else { Place::Renamed };
         tracing::info!(
             source = %followed.name, path = %path.display(), "a generation that was rotated away unseen is read"
@@ -617,7 +638,7 @@ impl Roster {
         source.by_inode.retain_key(&(file.identity.dev, file.identity.ino), key);
         source.by_path.retain_key(&file.path, key);
         source.former.retain(|_, former| *former != key);
-        if file.recorded.is_some() {
+        if file.is_recorded {
             self.notes.push(note(file.checkpoint(&source.name), true));
         }
     }
@@ -629,6 +650,15 @@ impl Roster {
         file.quiet_since = None;
         if let Some(source) = self.sources.get_mut(file.source) {
             source.former.retain(|_, former| *former != key);
+            // As long as no other file is known under the old name, the old name is what tells a restart that there
+            // was one, and that generations after this one may have come and gone.
+            let is_taken = source.by_path.get(&file.named).is_some_and(|other| *other != key);
+            if is_taken && file.place != Place::Deleted {
+                file.named = Arc::clone(&file.path);
+                if file.is_recorded {
+                    self.notes.push(note(file.checkpoint(&source.name), false));
+                }
+            }
         }
         match file.place {
             Place::Matched => {}
@@ -646,26 +676,25 @@ impl Roster {
         }
     }
 
-    /// Closes the files that have been quiet for longest: at most `many`, all read to their end and still under their
-    /// path. Returns whether there was one.
+    /// Closes the files that have been quiet for longest: at most `many`, all read to their end and under a known path,
+    /// those that were just renamed last. Returns whether there was one.
     pub(super) fn close_quiet(&mut self, many: usize) -> bool {
-        let mut quiet: Vec<(u64, FileKey)> = self
+        let mut quiet: Vec<(bool, u64, FileKey)> = self
             .files
             .iter()
             .filter(|(_, file)| {
                 file.handle.is_some()
                     && file.at_end
                     && !file.queued
-                    && file.quiet_since.is_none()
                     && matches!(file.place, Place::Matched | Place::Renamed)
             })
-            .map(|(key, file)| (file.last_read, *key))
+            .map(|(key, file)| (file.quiet_since.is_some(), file.last_read, *key))
             .collect();
         if quiet.len() > many {
             quiet.select_nth_unstable(many);
             quiet.truncate(many);
         }
-        for (_, key) in &quiet {
+        for (_, _, key) in &quiet {
             self.close(*key);
         }
         !quiet.is_empty()
@@ -734,7 +763,7 @@ fn is_absence(error: &io::Error) -> bool {
 }
 
 /// A draft without events.
-fn note(checkpoint: Checkpoint, forget: bool) -> FrameDraft {
+pub(super) fn note(checkpoint: Checkpoint, forget: bool) -> FrameDraft {
     FrameDraft {
         start: FileOffset(checkpoint.offset.0),
         checkpoint,
