@@ -145,9 +145,7 @@ impl Pattern {
                 (Some((Part::Deep, after)), name) => {
                     matching(after, names) || name.is_some_and(|(_, deeper)| matching(parts, deeper))
                 }
-                (Some((part, after)), Some((name, deeper))) => {
-                    part.matches(name) && matching(after, deeper)
-                }
+                (Some((part, after)), Some((name, deeper))) => part.matches(name) && matching(after, deeper),
                 _ => false,
             }
         }
@@ -178,14 +176,14 @@ impl Pattern {
 
     /// Walks the directories in which matching files are or may appear. A match may be visited more than once.
     pub(super) fn walk(&self, visit: &mut dyn FnMut(Visit<'_>)) {
-        if !self.base.is_dir() {
-            if let Some(there) = self.base.ancestors().skip(1).find(|ancestor| ancestor.is_dir()) {
-                visit(Visit::Parent(there));
-                // It may have come between the look and the announcement.
-                if !self.base.is_dir() {
-                    self.visit_missing_literal(visit);
-                    return;
-                }
+        if !self.base.is_dir()
+            && let Some(there) = self.base.ancestors().skip(1).find(|ancestor| ancestor.is_dir())
+        {
+            visit(Visit::Parent(there));
+            // It may have come between the look and the announcement.
+            if !self.base.is_dir() {
+                self.visit_missing_literal(visit);
+                return;
             }
         }
         let mut pending = vec![(self.base.clone(), 0, 0)];
@@ -260,7 +258,9 @@ fn list(
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         // It went away meanwhile; its parent is watched.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return;
+        }
         Err(error) => return visit(Visit::Unlistable(dir, error)),
     };
     for entry in entries {
@@ -318,7 +318,8 @@ mod tests {
 
     #[test]
     fn patterns_find_what_they_say() {
-        let tree = Tree::with(&["a.log", "b.log", ".c.log", "a.txt", "x/a.log", "x/y/a.log", "z/a.log", "z/q"]);
+        let tree =
+            Tree::with(&["a.log", "b.log", ".c.log", "a.txt", "x/a.log", "x/y/a.log", "z/a.log", "z/q"]);
         assert_eq!(tree.found("a.log"), ["a.log"]);
         assert_eq!(tree.found("./a.log"), ["a.log"]);
         assert_eq!(tree.found("*.log"), [".c.log", "a.log", "b.log"]);

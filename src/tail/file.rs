@@ -496,7 +496,10 @@ mod tests {
             rig.append(&content);
             rig.progress.skip_to_end(&rig.handle, &mut rig.buffer, max_line).unwrap();
             assert_eq!(rig.progress.offset, offset);
-            assert_eq!(rig.progress.head, Witness::of(&content.as_bytes()[..usize::try_from(offset).unwrap()]));
+            assert_eq!(
+                rig.progress.head,
+                Witness::of(&content.as_bytes()[..usize::try_from(offset).unwrap()])
+            );
             rig.append("!\nnext\n");
             rig.read_on();
             assert_eq!(rig.texts().last(), Some(&"next"));

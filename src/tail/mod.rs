@@ -169,7 +169,8 @@ impl Tailer {
 
 /// Waits until one of `fds` is readable, or until `deadline`.
 fn wait(fds: &[std::os::fd::BorrowedFd<'_>], deadline: Instant) -> Result<(), TailError> {
-    let mut fds: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    let mut fds: Vec<PollFd<'_>> =
+        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
     let timeout = deadline.saturating_duration_since(clock::now());
     let timeout = Timespec {
         tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),

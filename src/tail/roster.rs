@@ -7,6 +7,8 @@
 //! - The first look after a start is like any other. Remembered files stand in the tables from the beginning, so what
 //!   happened while the agent was down is found the same way as what happens while it runs.
 
+mod generations;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,8 +31,6 @@ pub(super) const SAFETY_LOOK: Duration = Duration::from_secs(10);
 pub(super) const FORGET_AFTER: Duration = Duration::from_secs(3600);
 /// The same, where its directory is not there: its file system may not be mounted at the moment.
 pub(super) const FORGET_UNMOUNTED_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Writers keep writing to a file that was renamed for about this long; see [`Roster::find_generations`].
-const LATE_WRITES_NS: u64 = 10_000_000_000;
 /// Most paths of one source whose trouble is remembered as reported.
 const MAX_REPORTED: usize = 4096;
 
@@ -129,7 +129,9 @@ impl Roster {
     /// Enters a file that the spool has a checkpoint of. Checkpoints of sources that are no longer configured stay in
     /// the spool as they are.
     fn remember(&mut self, checkpoint: &Checkpoint) {
-        let Some(at) = self.sources.iter().position(|source| source.name == checkpoint.source) else { return };
+        let Some(at) = self.sources.iter().position(|source| source.name == checkpoint.source) else {
+            return;
+        };
         let path: Arc<Path> = Arc::from(checkpoint.path.as_path());
         let mut file = FollowedFile::new(at, checkpoint.identity, Arc::clone(&path), Place::Missing);
         file.progress = Progress::remembered(checkpoint);
@@ -398,42 +400,6 @@ impl Roster {
         self.enqueue(key);
     }
 
-    /// Lets `newer` wait until `older`, and what waits for that already, has been read to its end.
-    fn succeed(&mut self, older: FileKey, newer: FileKey) {
-        // Never in a circle, whatever the births say.
-        let mut before = Some(older);
-        while let Some(key) = before {
-            if key == newer {
-                return;
-            }
-            before = self.files.get(&key).and_then(|file| file.waits_for);
-        }
-        let mut last = older;
-        while let Some(next) = self.files.get(&last).and_then(|file| file.successor) {
-            if next == newer {
-                return;
-            }
-            last = next;
-        }
-        if let Some(file) = self.files.get_mut(&last) {
-            file.successor = Some(newer);
-        }
-        if let Some(file) = self.files.get_mut(&newer) {
-            file.waits_for = Some(last);
-        }
-    }
-
-    /// Lets the next generation be read.
-    pub(super) fn release_successor(&mut self, key: FileKey) {
-        let successor = self.files.get_mut(&key).and_then(|file| file.successor.take());
-        if let Some(next) = successor
-            && let Some(file) = self.files.get_mut(&next)
-        {
-            file.waits_for = None;
-            self.enqueue(next);
-        }
-    }
-
     /// Looks at a followed file that a look through its source did not come across.
     fn recheck(&mut self, key: FileKey, now: Instant) {
         let Some(file) = self.files.get(&key) else { return };
@@ -535,85 +501,6 @@ impl Roster {
             file.seen_in = self.looks;
         }
         self.enqueue(key);
-    }
-
-    /// Looks for generations between two that had the same name one after the other: files that were created and
-    /// rotated away while nobody looked. They are found by name beside it, and by their birth: after that of the older
-    /// one, not after that of the newer one, and not while the older one was still being written, as a copy would be.
-    fn find_generations(&mut self, older: FileKey, newer: FileKey, now: Instant) {
-        let (Some(old), Some(new)) = (self.files.get(&older), self.files.get(&newer)) else { return };
-        let (first, last) = (old.identity.birth_ns, new.identity.birth_ns);
-        let (source, written) = (new.source, u64::try_from(old.stamp.modified_ns).unwrap_or(0));
-        let (Some(dir), Some(name)) = (new.path.parent(), new.path.file_name()) else { return };
-        if first == 0 || last == 0 {
-            return;
-        }
-        let mut between = Vec::new();
-        // A directory that is gone or closed has nothing to offer.
-        let _ = identity::for_each_entry(dir, |_, path| {
-            if path.file_name().is_some_and(|candidate| identity::is_rotated_name(name, candidate))
-                && let Ok(stat) = identity::stat_path(&path)
-                && stat.is_regular()
-                && (first..=last).contains(&stat.identity.birth_ns)
-                && stat.identity.birth_ns.saturating_add(LATE_WRITES_NS) >= written
-            {
-                between.push((path, stat));
-            }
-        });
-        between.sort_by_key(|(path, stat)| {
-            (stat.identity.birth_ns, stat.stamp.modified_ns, std::cmp::Reverse(path.clone()))
-        });
-        let mut generations: Vec<FileKey> = between
-            .into_iter()
-            .filter_map(|(path, stat)| self.follow_generation(source, path, &stat, now))
-            .filter(|key| *key != older && *key != newer)
-            .collect();
-        if generations.is_empty() {
-            return;
-        }
-        // The newest waits for the last of them, each for the one before.
-        generations.push(newer);
-        for next in &generations {
-            self.stop_waiting(*next);
-        }
-        for next in generations {
-            self.succeed(older, next);
-        }
-    }
-
-    fn stop_waiting(&mut self, key: FileKey) {
-        self.enqueue(key);
-        let before = self.files.get_mut(&key).and_then(|file| file.waits_for.take());
-        if let Some(file) = before.and_then(|before| self.files.get_mut(&before)) {
-            file.successor = None;
-        }
-    }
-
-    /// Follows a generation that was not known. One that was found by its own name, but not read yet, takes its place
-    /// in the order as well.
-    fn follow_generation(&mut self, source: usize, path: PathBuf, stat: &Stat, now: Instant) -> Option<FileKey> {
-        if let Some(key) = self.known(source, stat) {
-            let file = self.files.get_mut(&key).filter(|file| !file.is_recorded && file.last_read == 0)?;
-            if file.quiet_since.replace(now).is_none() {
-                self.finishing.push(key);
-            }
-            return Some(key);
-        }
-        let followed = self.sources.get(source)?;
-        let place = if followed.pattern.matches(&path) { Place::Matched } else { Place::Renamed };
-        tracing::info!(
-            source = %followed.name, path = %path.display(), "a generation that was rotated away unseen is read"
-        );
-        let path: Arc<Path> = Arc::from(path);
-        let mut file = FollowedFile::new(source, stat.identity, Arc::clone(&path), place);
-        file.quiet_since = Some(now);
-        file.stamp = stat.stamp;
-        file.seen_in = self.looks;
-        let key = self.enter(file);
-        self.finishing.push(key);
-        self.put(key, path, place, now);
-        self.enqueue(key);
-        Some(key)
     }
 
     /// Says that bytes of a file that is gone were not read, where any are known.
