@@ -19,7 +19,7 @@ use super::TailOptions;
 use super::discover::Pattern;
 use super::file::{Chunk, FileKey, Place, Progress, ReadBuffer, Rule, Trouble};
 use super::identity;
-use super::roster::Roster;
+use super::roster::{Roster, SAFETY_LOOK, note};
 use super::watch::{Change, Watch};
 use crate::clock;
 use crate::config::SourceConfig;
@@ -134,7 +134,7 @@ impl Follower {
             .troubled
             .iter()
             .filter_map(|key| self.roster.files.get(key)?.trouble.map(|trouble| trouble.retry_at));
-        looks.chain(finishing).chain(troubles).min().unwrap_or(now + super::roster::SAFETY_LOOK)
+        looks.chain(finishing).chain(troubles).min().unwrap_or(now + SAFETY_LOOK)
     }
 
     /// Takes notifications. Returns whether there may be more.
@@ -277,9 +277,11 @@ impl Follower {
         if file.waits_for.is_some() {
             return Ok(());
         }
-        if file.trouble.is_some_and(|trouble| trouble.retry_at > now) {
+        if let Some(trouble) = file.trouble.filter(|trouble| trouble.retry_at > now) {
             self.troubled.push(key);
-            self.roster.release_successor(key);
+            if trouble.failures > 0 {
+                self.roster.release_successor(key);
+            }
             return Ok(());
         }
         if file.handle.is_none() && !self.open(key, now) {
@@ -331,9 +333,10 @@ impl Follower {
             }
             Chunk::Nothing { grew, at_end } => {
                 if at_end && !file.is_recorded {
-                    // Should it be rotated away while the agent is down, its identity is known.
+                    // Should it be rotated away while the agent is down, its identity is known: before anything of
+                    // the next generation is.
                     file.is_recorded = true;
-                    self.roster.notes.push(super::roster::note(file.checkpoint(&source.name), false));
+                    sink.append(note(file.checkpoint(&source.name), false))?;
                 }
                 (grew, at_end)
             }

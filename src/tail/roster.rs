@@ -206,9 +206,9 @@ impl Roster {
             Visit::Match(path) => self.look_at(at, path, now),
             Visit::Unlistable(dir, error) => self.report(at, dir, &error, "a directory cannot be listed"),
         });
-        let looks = self.looks;
-        let unseen = self.files.iter().filter(|(_, file)| file.source == at && file.seen_in != looks);
-        for key in unseen.map(|(key, _)| *key).collect::<Vec<_>>() {
+        let keys = self.sources.get(at).into_iter().flat_map(|source| source.by_inode.values());
+        let is_unseen = |key: &&FileKey| self.files.get(key).is_some_and(|file| file.seen_in != self.looks);
+        for key in keys.filter(is_unseen).copied().collect::<Vec<_>>() {
             self.recheck(key, now);
         }
         let Some(source) = self.sources.get_mut(at) else { return };

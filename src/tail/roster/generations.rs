@@ -61,7 +61,8 @@ impl Roster {
         let (Some(old), Some(new)) = (self.files.get(&older), self.files.get(&newer)) else { return };
         let (first, last) = (old.identity.birth_ns, new.identity.birth_ns);
         let (source, written) = (new.source, u64::try_from(old.stamp.modified_ns).unwrap_or(0));
-        let (Some(dir), Some(name)) = (new.path.parent(), new.path.file_name()) else { return };
+        let once_named = Arc::clone(&new.path);
+        let (Some(dir), Some(name)) = (once_named.parent(), once_named.file_name()) else { return };
         if first == 0 || last == 0 {
             return;
         }
@@ -82,7 +83,7 @@ impl Roster {
         });
         let mut generations: Vec<FileKey> = between
             .into_iter()
-            .filter_map(|(path, stat)| self.follow_generation(source, path, &stat, now))
+            .filter_map(|(path, stat)| self.follow_generation(source, path, &once_named, &stat, now))
             .filter(|key| *key != older && *key != newer)
             .collect();
         if generations.is_empty() {
@@ -107,16 +108,18 @@ impl Roster {
     }
 
     /// Follows a generation that was not known. One that was found by its own name, but not read yet, takes its place
-    /// in the order as well.
+    /// in the order as well. Its checkpoints have the name it once had, so that a restart treats it the same.
     fn follow_generation(
         &mut self,
         source: usize,
         path: PathBuf,
+        once_named: &Arc<Path>,
         stat: &Stat,
         now: Instant,
     ) -> Option<FileKey> {
         if let Some(key) = self.known(source, stat) {
             let file = self.files.get_mut(&key).filter(|file| !file.is_recorded && file.last_read == 0)?;
+            file.named = Arc::clone(once_named);
             if file.quiet_since.replace(now).is_none() {
                 self.finishing.push(key);
             }
@@ -129,6 +132,7 @@ impl Roster {
         );
         let path: Arc<Path> = Arc::from(path);
         let mut file = FollowedFile::new(source, stat.identity, Arc::clone(&path), place);
+        file.named = Arc::clone(once_named);
         file.quiet_since = Some(now);
         file.stamp = stat.stamp;
         file.seen_in = self.looks;
