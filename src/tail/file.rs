@@ -1,0 +1,521 @@
+//! One followed file: how far it has been read, and the next read.
+//!
+//! Invariants:
+//! - The offset stands at the start of a line or of a piece of one; everything before it has become events or was
+//!   skipped for a counted reason. Bytes after it are never kept in memory between reads.
+//! - Every read begins with the bytes just before the offset and checks them against the tail witness, in the same
+//!   system call that brings the new bytes. So no byte is ever read on from a file that was truncated and written
+//!   anew, even if it is longer than before.
+//! - One read gives at most one frame, and has one detection time.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::io::Errno;
+
+use super::identity::{self, Stamp};
+use super::lines;
+use crate::event::{Checkpoint, EventBlock, FileIdentity, FileOffset, SourceName, Witness};
+
+/// How many new bytes one read asks for: large enough to make system calls cheap, small enough to stay in the
+/// processor's cache on the way to the frame.
+pub(super) const READ_BYTES: usize = 256 * 1024;
+/// A held-back rest longer than this is not read again until its newline is there; without this a long line that
+/// grows byte by byte would cost the square of its length.
+const PROBE_ABOVE: u64 = 4096;
+
+const WITNESS_BYTES: usize = Witness::MAX_BYTES as usize;
+
+/// Names a followed file of one source within the tailer; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct FileKey(pub u64);
+
+/// The buffer all files are read into, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct ReadBuffer(Vec<u8>);
+
+impl ReadBuffer {
+    /// Reads up to `len` bytes at `from`, fewer only at the end of the file.
+    fn read(&mut self, handle: &OwnedFd, from: u64, len: usize) -> io::Result<&[u8]> {
+        if self.0.len() < len {
+            self.0.resize(len.max(WITNESS_BYTES + READ_BYTES), 0);
+        }
+        let into = self.0.get_mut(..len).unwrap_or_default();
+        let mut filled = 0;
+        while let Some(room) = into.get_mut(filled..).filter(|room| !room.is_empty()) {
+            match rustix::io::pread(handle, room, from.saturating_add(filled as u64)) {
+                Ok(0) => break,
+                // Some file systems read short in the middle of a file.
+                Ok(read) => filled += read,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(into.get(..filled).unwrap_or_default())
+    }
+
+    /// Gives back what an over-long line needed.
+    pub(super) fn shrink(&mut self) {
+        if self.0.len() > WITNESS_BYTES + READ_BYTES {
+            self.0 = Vec::new();
+        }
+    }
+}
+
+/// How a file's lines are cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    /// Longer lines are split.
+    pub max_line: usize,
+    /// Nothing will be added to the file: what follows the last newline is an event too.
+    pub finished: bool,
+}
+
+/// What one read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chunk {
+    /// Events, from this offset on.
+    Events { start: u64, at_end: bool },
+    /// No complete line. `grew`: there is more of an incomplete one than at the last read.
+    Nothing { grew: bool, at_end: bool },
+    /// The bytes before the offset are gone or are others: the file was truncated.
+    Truncated,
+}
+
+/// How far a file has been read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Everything before is done with.
+    pub offset: u64,
+    /// From the offset to here there is no newline.
+    pub scanned: u64,
+    /// Witness of the first bytes, as many as there are before the offset.
+    pub head: Witness,
+    /// Witness of the bytes just before the offset.
+    pub tail: Witness,
+}
+
+impl Progress {
+    pub(super) fn remembered(checkpoint: &Checkpoint) -> Self {
+        let offset = checkpoint.offset.0;
+        Self { offset, scanned: offset, head: checkpoint.head, tail: checkpoint.tail }
+    }
+
+    /// Reads on, appending events to `events`, which must be empty.
+    pub(super) fn read(
+        &mut self,
+        handle: &OwnedFd,
+        buffer: &mut ReadBuffer,
+        rule: Rule,
+        events: &mut EventBlock,
+    ) -> io::Result<Chunk> {
+        let longest_wait = rule.max_line.saturating_add(1);
+        let mut want = READ_BYTES;
+        if !rule.finished && self.scanned.saturating_sub(self.offset) > PROBE_ABOVE {
+            match self.probe(handle, buffer, longest_wait)? {
+                Probe::Wait { grew, at_end } => return Ok(Chunk::Nothing { grew, at_end }),
+                Probe::Read { bytes } => want = want.max(bytes),
+            }
+        }
+        let start = self.offset;
+        let before = usize::try_from(start).unwrap_or(usize::MAX).min(WITNESS_BYTES);
+        let from = start.saturating_sub(before as u64);
+        loop {
+            let bytes = buffer.read(handle, from, before + want)?;
+            let Some((overlap, data)) = bytes.split_at_checked(before) else { return Ok(Chunk::Truncated) };
+            if !agrees_at_end(self.tail, overlap) {
+                return Ok(Chunk::Truncated);
+            }
+            let at_end = data.len() < want;
+            let mut used = lines::cut_lines(data, rule.max_line, events);
+            if rule.finished && at_end {
+                lines::cut_rest(data.get(used..).unwrap_or_default(), rule.max_line, events);
+                used = data.len();
+            }
+            if used == 0 && !at_end && want <= longest_wait {
+                want = want.saturating_mul(2).min(longest_wait + 1);
+                continue;
+            }
+            let end = start.saturating_add(data.len() as u64);
+            let grew = end != self.scanned;
+            self.scanned = end;
+            if used == 0 {
+                return Ok(Chunk::Nothing { grew, at_end });
+            }
+            self.offset = start.saturating_add(used as u64);
+            let read = bytes.get(..before + used).unwrap_or_default();
+            self.tail = Witness::of(read.get(read.len().saturating_sub(WITNESS_BYTES)..).unwrap_or_default());
+            if from == 0 && self.head.len < Witness::MAX_BYTES {
+                self.head = Witness::of(read);
+            }
+            return Ok(Chunk::Events { start, at_end });
+        }
+    }
+
+    /// Looks for a newline in what was added to a long incomplete line, reading nothing twice.
+    fn probe(&mut self, handle: &OwnedFd, buffer: &mut ReadBuffer, longest_wait: usize) -> io::Result<Probe> {
+        let added = buffer.read(handle, self.scanned, READ_BYTES)?;
+        if added.is_empty() {
+            if identity::stat_handle(handle)?.stamp.size >= self.scanned {
+                return Ok(Probe::Wait { grew: false, at_end: true });
+            }
+            self.scanned = self.offset;
+            return Ok(Probe::Read { bytes: 0 });
+        }
+        let newline = memchr::memchr(b'\n', added);
+        let held = usize::try_from(self.scanned.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let known = held.saturating_add(newline.map_or(added.len(), |at| at + 1));
+        if newline.is_some() || known > longest_wait {
+            return Ok(Probe::Read { bytes: known.min(longest_wait + 1) });
+        }
+        self.scanned = self.scanned.saturating_add(added.len() as u64);
+        Ok(Probe::Wait { grew: true, at_end: added.len() < READ_BYTES })
+    }
+
+    /// Moves to the start of the last, incomplete line, so that it is delivered whole once it is complete; to the end
+    /// of the file where no newline is in the last `max_line` bytes.
+    pub(super) fn skip_to_end(
+        &mut self,
+        handle: &OwnedFd,
+        buffer: &mut ReadBuffer,
+        max_line: usize,
+    ) -> io::Result<()> {
+        let size = identity::stat_handle(handle)?.stamp.size;
+        let lowest = size.saturating_sub(max_line as u64);
+        let mut end = size;
+        let offset = loop {
+            if end == 0 {
+                break 0;
+            }
+            if end <= lowest {
+                break size;
+            }
+            let len = usize::try_from(end.saturating_sub(lowest)).unwrap_or(usize::MAX).min(READ_BYTES);
+            let from = end.saturating_sub(len as u64);
+            if let Some(newline) = memchr::memrchr(b'\n', buffer.read(handle, from, len)?) {
+                break from.saturating_add(newline as u64 + 1);
+            }
+            end = from;
+        };
+        let len = usize::try_from(offset).unwrap_or(usize::MAX).min(WITNESS_BYTES);
+        let head = Witness::of(buffer.read(handle, 0, len)?);
+        let tail = Witness::of(buffer.read(handle, offset.saturating_sub(len as u64), len)?);
+        *self = Self { offset, scanned: offset, head, tail };
+        Ok(())
+    }
+
+    /// Whether the file still begins as it did.
+    pub(super) fn head_agrees(&self, handle: &OwnedFd, buffer: &mut ReadBuffer) -> io::Result<bool> {
+        let len = usize::from(self.head.len);
+        Ok(len == 0 || Witness::of(buffer.read(handle, 0, len)?) == self.head)
+    }
+}
+
+enum Probe {
+    Wait { grew: bool, at_end: bool },
+    Read { bytes: usize },
+}
+
+/// Whether `bytes` end with what the witness saw.
+fn agrees_at_end(witness: Witness, bytes: &[u8]) -> bool {
+    let len = usize::from(witness.len);
+    len == 0 || bytes.len().checked_sub(len).and_then(|at| bytes.get(at..)).map(Witness::of) == Some(witness)
+}
+
+/// Where a followed file is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// At its path, which belongs to the source.
+    Matched,
+    /// At its path, which does not (any more) belong to the source.
+    Renamed,
+    /// No longer at its path; not looked for yet.
+    Displaced,
+    /// Neither at its path nor under another name beside it.
+    Missing,
+    /// Its last name was deleted.
+    Deleted,
+}
+
+/// A failure that is tried again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trouble {
+    /// When to try again.
+    pub retry_at: Instant,
+    /// How often it has failed in a row.
+    pub failures: u32,
+}
+
+/// A followed file of one source. A few hundred bytes with its entries in the tables.
+#[derive(Debug)]
+pub(super) struct FollowedFile {
+    pub source: usize,
+    pub identity: FileIdentity,
+    /// The last known path.
+    pub path: Arc<Path>,
+    pub place: Place,
+    pub progress: Progress,
+    /// The size and times at the last look.
+    pub stamp: Stamp,
+    /// Open while there is room, so that neither renaming nor deleting the file takes it away.
+    pub handle: Option<OwnedFd>,
+    /// The watch on the file itself, where one on its directory does not do.
+    pub watch: Option<i32>,
+    /// `start_at = "end"` applies and its bytes have not been skipped yet.
+    pub skip_content: bool,
+    /// The path in its checkpoints: that before it was displaced, until it is finished.
+    pub named: Arc<Path>,
+    /// The spool has a checkpoint of it.
+    pub is_recorded: bool,
+    /// It stands in the queue of files to read.
+    pub queued: bool,
+    /// The last read came to its end.
+    pub at_end: bool,
+    /// The older generation that has to be read to its end before.
+    pub waits_for: Option<FileKey>,
+    /// The newer generation that waits for this one.
+    pub successor: Option<FileKey>,
+    /// It was renamed or deleted and is finished once it has been quiet since then for long enough.
+    pub quiet_since: Option<Instant>,
+    /// Since when it has been [`Place::Missing`].
+    pub missing_since: Option<Instant>,
+    /// It cannot be opened or read at the moment.
+    pub trouble: Option<Trouble>,
+    /// When it was last read, in reads of the tailer.
+    pub last_read: u64,
+    /// The last look through its source in which it was seen.
+    pub seen_in: u64,
+}
+
+impl FollowedFile {
+    pub(super) fn new(source: usize, identity: FileIdentity, path: Arc<Path>, place: Place) -> Self {
+        Self {
+            source,
+            identity,
+            place,
+            progress: Progress::default(),
+            stamp: Stamp::default(),
+            handle: None,
+            watch: None,
+            skip_content: false,
+            named: Arc::clone(&path),
+            path,
+            is_recorded: false,
+            queued: false,
+            at_end: false,
+            waits_for: None,
+            successor: None,
+            quiet_since: None,
+            missing_since: None,
+            trouble: None,
+            last_read: 0,
+            seen_in: 0,
+        }
+    }
+
+    /// The state to be recorded with the next frame.
+    pub(super) fn checkpoint(&self, source: &SourceName) -> Checkpoint {
+        Checkpoint {
+            source: source.clone(),
+            path: self.named.to_path_buf(),
+            identity: self.identity,
+            head: self.progress.head,
+            tail: self.progress.tail,
+            offset: FileOffset(self.progress.offset),
+        }
+    }
+
+    /// Bytes known to be there that have not become events.
+    pub(super) fn known_unread(&self) -> u64 {
+        self.stamp.size.max(self.progress.scanned).saturating_sub(self.progress.offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+
+    struct Rig {
+        file: File,
+        handle: OwnedFd,
+        progress: Progress,
+        buffer: ReadBuffer,
+        max_line: usize,
+        lines: Vec<(Vec<u8>, bool)>,
+    }
+
+    impl Rig {
+        fn new(max_line: usize) -> Self {
+            let file = tempfile::tempfile().unwrap();
+            let handle = OwnedFd::from(file.try_clone().unwrap());
+            let (progress, buffer) = (Progress::default(), ReadBuffer::default());
+            Self { file, handle, progress, buffer, max_line, lines: Vec::new() }
+        }
+
+        fn append(&self, bytes: impl AsRef<[u8]>) {
+            self.file.write_all_at(bytes.as_ref(), self.file.metadata().unwrap().len()).unwrap();
+        }
+
+        fn step(&mut self, finished: bool) -> Chunk {
+            let mut events = EventBlock::default();
+            let rule = Rule { max_line: self.max_line, finished };
+            let chunk = self.progress.read(&self.handle, &mut self.buffer, rule, &mut events).unwrap();
+            assert_eq!(matches!(chunk, Chunk::Events { .. }), !events.is_empty());
+            self.lines.extend(events.events().map(|event| (event.line.to_vec(), event.continues)));
+            chunk
+        }
+
+        fn read_on(&mut self) {
+            loop {
+                match self.step(false) {
+                    Chunk::Events { at_end: false, .. } | Chunk::Nothing { at_end: false, .. } => {}
+                    Chunk::Truncated => panic!("not truncated"),
+                    _ => return,
+                }
+            }
+        }
+
+        fn texts(&self) -> Vec<&str> {
+            self.lines.iter().map(|(line, _)| std::str::from_utf8(line).unwrap()).collect()
+        }
+    }
+
+    #[test]
+    fn complete_lines_come_out_and_the_rest_is_held_back_until_the_file_is_finished() {
+        let mut rig = Rig::new(64);
+        rig.append("one\ntwo\r\nthr");
+        assert_eq!(rig.step(false), Chunk::Events { start: 0, at_end: true });
+        assert_eq!(rig.progress.offset, 9);
+        assert_eq!(rig.step(false), Chunk::Nothing { grew: false, at_end: true });
+        rig.append("ee");
+        assert_eq!(rig.step(false), Chunk::Nothing { grew: true, at_end: true });
+        assert_eq!(rig.step(true), Chunk::Events { start: 9, at_end: true });
+        assert_eq!(rig.texts(), ["one", "two", "three"]);
+        assert_eq!(rig.step(true), Chunk::Nothing { grew: false, at_end: true });
+    }
+
+    #[test]
+    fn a_truncated_file_is_told_even_if_it_is_longer_than_before() {
+        let mut rig = Rig::new(64);
+        rig.append("one\ntwo\n");
+        rig.read_on();
+        rig.file.set_len(0).unwrap();
+        assert_eq!(rig.step(false), Chunk::Truncated);
+        rig.append("other\nlines\nand more\n");
+        assert_eq!(rig.step(false), Chunk::Truncated);
+    }
+
+    #[test]
+    fn witnesses_cover_as_much_as_there_is_up_to_their_limit() {
+        let mut rig = Rig::new(64);
+        let mut content = Vec::new();
+        for number in 0..500 {
+            let line = format!("line {number}\n");
+            content.extend_from_slice(line.as_bytes());
+            rig.append(line);
+            rig.read_on();
+            assert_eq!(rig.progress.head, Witness::of(&content));
+            assert_eq!(rig.progress.tail, Witness::of(&content[content.len().saturating_sub(1024)..]));
+        }
+        assert!(rig.progress.head_agrees(&rig.handle, &mut rig.buffer).unwrap());
+        rig.file.write_all_at(b"x", 1000).unwrap();
+        assert!(!rig.progress.head_agrees(&rig.handle, &mut rig.buffer).unwrap());
+    }
+
+    #[test]
+    fn a_long_line_that_grows_slowly_is_one_event() {
+        let mut rig = Rig::new(1 << 20);
+        let mut expected = Vec::new();
+        rig.append("before\n");
+        for step in 0..300 {
+            let bytes = vec![b'a' + u8::try_from(step % 26).unwrap(); 2_000];
+            expected.extend_from_slice(&bytes);
+            rig.append(bytes);
+            rig.read_on();
+            assert_eq!(rig.lines.len(), 1);
+        }
+        rig.append("\nafter\n");
+        rig.read_on();
+        assert_eq!(rig.lines[1], (expected, false));
+        assert_eq!(rig.lines[2], (b"after".to_vec(), false));
+    }
+
+    #[test]
+    fn an_endless_line_is_split_within_bounded_memory_and_its_neighbours_are_intact() {
+        let mut rig = Rig::new(300_000);
+        rig.append("before\n");
+        rig.append(vec![b'x'; 3_000_000]);
+        rig.read_on();
+        assert_eq!(rig.lines.len(), 1 + 9, "a piece is certain once the line is longer");
+        rig.append(vec![b'x'; 400_000]);
+        rig.append("\nafter\n");
+        rig.read_on();
+        let pieces: Vec<(usize, bool)> = rig.lines.iter().map(|(line, more)| (line.len(), *more)).collect();
+        let mut expected = vec![(6, false)];
+        expected.extend([(300_000, true); 11]);
+        expected.extend([(100_000, false), (5, false)]);
+        assert_eq!(pieces, expected);
+        assert!(rig.buffer.0.len() <= 2 * 300_002 + WITNESS_BYTES);
+        rig.buffer.shrink();
+        assert!(rig.buffer.0.is_empty());
+    }
+
+    #[test]
+    fn a_shortened_rest_is_read_again() {
+        let mut rig = Rig::new(1 << 20);
+        rig.append("one\n");
+        rig.append(vec![b'x'; 10_000]);
+        rig.read_on();
+        rig.file.set_len(4).unwrap();
+        rig.append("two\n");
+        rig.read_on();
+        assert_eq!(rig.texts(), ["one", "two"]);
+    }
+
+    #[test]
+    fn skipping_stops_at_the_start_of_an_incomplete_line() {
+        for (content, max_line, offset) in [
+            (String::new(), 64, 0),
+            ("one\ntwo\n".into(), 64, 8),
+            ("one\ntw".into(), 64, 4),
+            ("o".into(), 64, 0),
+            ("x".repeat(100), 64, 100),
+            (format!("{}\n{}", "y".repeat(400_000), "x".repeat(300_000)), 1 << 20, 400_001),
+        ] {
+            let mut rig = Rig::new(max_line);
+            rig.append(&content);
+            rig.progress.skip_to_end(&rig.handle, &mut rig.buffer, max_line).unwrap();
+            assert_eq!(rig.progress.offset, offset);
+            assert_eq!(
+                rig.progress.head,
+                Witness::of(&content.as_bytes()[..usize::try_from(offset).unwrap()])
+            );
+            rig.append("!\nnext\n");
+            rig.read_on();
+            assert_eq!(rig.texts().last(), Some(&"next"));
+        }
+    }
+
+    #[test]
+    fn an_idle_file_costs_a_few_hundred_bytes() {
+        assert!(size_of::<FollowedFile>() <= 384, "{}", size_of::<FollowedFile>());
+    }
+
+    #[test]
+    fn offsets_past_four_gigabytes_are_read() {
+        let mut rig = Rig::new(64);
+        for at in [(1_u64 << 31) - 3, (1 << 32) - 3] {
+            rig.file.write_all_at(b"\nover the edge\n", at).unwrap();
+            rig.progress = Progress { offset: at, scanned: at, ..Progress::default() };
+            rig.read_on();
+            assert_eq!(rig.texts().last(), Some(&"over the edge"));
+            assert_eq!(rig.progress.offset, at + 15);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Which file is which.
+//!
+//! Invariants:
+//! - Two files are the same only if device and inode agree and no further witness disagrees: birth time where both
+//!   have one, the head, the bytes before the offset. A witness that is missing disagrees with nothing.
+//! - A path is never an identity.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirEntryExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp};
+
+use crate::event::FileIdentity;
+
+/// What `statx` says about a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stat {
+    pub identity: FileIdentity,
+    pub kind: FileType,
+    pub links: u32,
+    pub stamp: Stamp,
+}
+
+/// What changes when a file is written to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// Size in bytes.
+    pub size: u64,
+    /// Modification time, nanoseconds since the Unix epoch.
+    pub modified_ns: i64,
+    /// Change time of the inode, nanoseconds since the Unix epoch.
+    pub changed_ns: i64,
+}
+
+impl Stat {
+    pub(super) fn is_regular(&self) -> bool {
+        self.kind == FileType::RegularFile
+    }
+
+    fn from_statx(statx: &Statx) -> Self {
+        let nanos = |time: &StatxTimestamp| {
+            time.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec))
+        };
+        let has_birth = StatxFlags::from_bits_retain(statx.stx_mask).contains(StatxFlags::BTIME);
+        let birth_ns = if has_birth { u64::try_from(nanos(&statx.stx_btime)).unwrap_or(0) } else { 0 };
+        Self {
+            identity: FileIdentity {
+                dev: rustix::fs::makedev(statx.stx_dev_major, statx.stx_dev_minor),
+                ino: statx.stx_ino,
+                birth_ns,
+            },
+            kind: FileType::from_raw_mode(u32::from(statx.stx_mode)),
+            links: statx.stx_nlink,
+            stamp: Stamp {
+                size: statx.stx_size,
+                modified_ns: nanos(&statx.stx_mtime),
+                changed_ns: nanos(&statx.stx_ctime),
+            },
+        }
+    }
+}
+
+fn wanted() -> StatxFlags {
+    StatxFlags::BASIC_STATS | StatxFlags::BTIME
+}
+
+/// Looks at the file that `path` leads to, through symbolic links.
+pub(super) fn stat_path(path: &Path) -> io::Result<Stat> {
+    Ok(Stat::from_statx(&rustix::fs::statx(CWD, path, AtFlags::empty(), wanted())?))
+}
+
+/// Looks at an open file.
+pub(super) fn stat_handle(handle: impl AsFd) -> io::Result<Stat> {
+    Ok(Stat::from_statx(&rustix::fs::statx(handle, c"", AtFlags::EMPTY_PATH, wanted())?))
+}
+
+/// Whether `path` itself is a symbolic link.
+pub(super) fn is_symlink(path: &Path) -> bool {
+    rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)
+        .is_ok_and(|statx| FileType::from_raw_mode(u32::from(statx.stx_mode)) == FileType::Symlink)
+}
+
+/// Opens a file for reading. Never blocks and never becomes a controlling terminal, whatever `path` leads to by now.
+pub(super) fn open(path: &Path) -> io::Result<std::os::fd::OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Whether what the file system says speaks for one and the same file.
+pub(super) fn same_identity(one: &FileIdentity, other: &FileIdentity) -> bool {
+    one.dev == other.dev && one.ino == other.ino && same_birth(one, other)
+}
+
+/// Whether the birth times agree, or one is not known.
+pub(super) fn same_birth(one: &FileIdentity, other: &FileIdentity) -> bool {
+    one.birth_ns == 0 || other.birth_ns == 0 || one.birth_ns == other.birth_ns
+}
+
+/// Calls `visit` with the inode number and the path of every entry of a directory.
+pub(super) fn for_each_entry(dir: &Path, mut visit: impl FnMut(u64, PathBuf)) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        visit(entry.ino(), entry.path());
+    }
+    Ok(())
+}
+
+/// Whether `candidate` looks like an older generation of `name` that a rotation left beside it: the name, or its
+/// stem, with a number or a date (`app.log.1`, `app.log-20240115`, `app-2024-01-15.log`, `app.log.old`).
+/// Compressed generations do not count; they cannot be read as lines.
+pub(super) fn is_rotated_name(name: &OsStr, candidate: &OsStr) -> bool {
+    let (name, candidate) = (name.as_bytes(), candidate.as_bytes());
+    let is_mark = |mark: &[u8]| match mark.split_first() {
+        Some((b'.' | b'-' | b'_', rest)) => {
+            matches!(rest, b"old" | b"bak" | b"prev")
+                || (rest.iter().any(u8::is_ascii_digit)
+                    && rest.iter().all(|byte| byte.is_ascii_digit() || b".-_:TZ".contains(byte)))
+        }
+        _ => false,
+    };
+    if candidate.strip_prefix(name).is_some_and(is_mark) {
+        return true;
+    }
+    let Some(dot) = memchr::memrchr(b'.', name).filter(|dot| *dot > 0) else { return false };
+    let (stem, extension) = name.split_at(dot);
+    candidate.strip_prefix(stem).and_then(|rest| rest.strip_suffix(extension)).is_some_and(is_mark)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_and_a_path_tell_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        std::fs::write(&path, "12345").unwrap();
+        let stat = stat_path(&path).unwrap();
+        assert!(stat.is_regular());
+        assert_eq!((stat.stamp.size, stat.links), (5, 1));
+        assert_ne!(stat.identity.ino, 0);
+        assert_eq!(stat_handle(open(&path).unwrap()).unwrap(), stat);
+
+        let other = dir.path().join("b.log");
+        std::fs::write(&other, "12345").unwrap();
+        assert!(!same_identity(&stat.identity, &stat_path(&other).unwrap().identity));
+    }
+
+    #[test]
+    fn a_symbolic_link_is_followed_and_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("a.log"), dir.path().join("link"));
+        std::fs::write(&path, "").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(stat_path(&link).unwrap().identity, stat_path(&path).unwrap().identity);
+        assert!(is_symlink(&link) && !is_symlink(&path));
+    }
+
+    #[test]
+    fn a_reused_inode_has_another_birth() {
+        let one = FileIdentity { dev: 1, ino: 2, birth_ns: 3 };
+        assert!(same_identity(&one, &one));
+        assert!(!same_identity(&one, &FileIdentity { birth_ns: 4, ..one }));
+        assert!(same_identity(&one, &FileIdentity { birth_ns: 0, ..one }), "not every file system knows it");
+        assert!(!same_identity(&one, &FileIdentity { ino: 3, ..one }));
+    }
+
+    #[test]
+    fn rotated_names_are_recognised_and_neighbours_are_not() {
+        let rotated = |name: &str, candidate: &str| is_rotated_name(OsStr::new(name), OsStr::new(candidate));
+        for candidate in [
+            "app.log.1",
+            "app.log.12",
+            "app.log-20240115",
+            "app.log.2024-01-15T10:30:00Z",
+            "app-2024-01-15.log",
+            "app.3.log",
+            "app.log.old",
+        ] {
+            assert!(rotated("app.log", candidate), "{candidate}");
+        }
+        for candidate in
+            ["app.log", "app.log.1.gz", "app-error.log", "app.log.swp", "app2.log", "other.log.1", "app.log."]
+        {
+            assert!(!rotated("app.log", candidate), "{candidate}");
+        }
+        assert!(rotated("app", "app.1"));
+    }
+}

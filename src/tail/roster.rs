@@ -1,0 +1,681 @@
+//! Which files are followed, and under which name each of them is.
+//!
+//! Invariants:
+//! - A source follows a file once, whatever names it has: tables go by inode, and a path only says where to look.
+//! - A file that loses its name is not let go: it is looked for by identity, through its open handle or beside its old
+//!   name, and read to its end. The file that took its name waits for that.
+//! - The first look after a start is like any other. Remembered files stand in the tables from the beginning, so what
+//!   happened while the agent was down is found the same way as what happens while it runs.
+
+mod generations;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::discover::{Pattern, Visit};
+use super::file::{FileKey, FollowedFile, Place, Progress};
+use super::identity::{self, Stat};
+use super::watch::{Interest, Uncovered, Watch};
+use crate::clock;
+use crate::config::{SourceConfig, StartAt};
+use crate::event::{Checkpoint, EventBlock, FileOffset, FrameDraft, SourceName};
+
+/// How often a source is looked through although changes are reported: what notification may have missed is found
+/// after that time at the latest. Costs about 2 µs a file, which for 10,000 files is a five-hundredth of one core.
+pub(super) const SAFETY_LOOK: Duration = Duration::from_secs(10);
+/// After this time a file that is nowhere to be found is forgotten, where its directory is there on the same file
+/// system. Before, it might come back: moved to and fro, or restored.
+pub(super) const FORGET_AFTER: Duration = Duration::from_secs(3600);
+/// The same, where its directory is not there: its file system may not be mounted at the moment.
+pub(super) const FORGET_UNMOUNTED_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Most paths of one source whose trouble is remembered as reported.
+const MAX_REPORTED: usize = 4096;
+
+/// A `[[sources]]` entry and its files.
+#[derive(Debug)]
+pub(super) struct FollowedSource {
+    pub name: SourceName,
+    pub pattern: Arc<Pattern>,
+    pub log_path: String,
+    pub max_line: usize,
+    /// When its directories are looked through next.
+    pub look_due: Instant,
+    delay: Duration,
+    /// A look that was asked for by a change comes no earlier, so that a storm of changes costs a bounded share.
+    look_not_before: Instant,
+    /// Files found now are skipped to their end: `start_at = "end"`, no checkpoint, first look.
+    skip_present: bool,
+    /// Some of its directories are not watched, and polled instead.
+    polled: bool,
+    reported_waiting: bool,
+    /// Paths whose trouble was reported.
+    reported: HashSet<PathBuf>,
+    by_path: HashMap<Arc<Path>, FileKey>,
+    by_inode: HashMap<(u64, u64), FileKey>,
+    /// The file that was last displaced from a path, until it is finished.
+    former: HashMap<Arc<Path>, FileKey>,
+}
+
+/// All sources and files.
+#[derive(Debug)]
+pub(super) struct Roster {
+    pub sources: Vec<FollowedSource>,
+    pub files: HashMap<FileKey, FollowedFile>,
+    /// Files that may have something to read, each once.
+    pub ready: VecDeque<FileKey>,
+    /// Files that were displaced and are finished once they are quiet.
+    pub finishing: Vec<FileKey>,
+    /// Drafts without events that are to be appended.
+    pub notes: Vec<FrameDraft>,
+    /// Files that need a watch of their own.
+    pub unwatched: Vec<FileKey>,
+    /// Watches of files that are no longer followed.
+    pub watches_to_end: Vec<(i32, FileKey)>,
+    /// How many files are open.
+    pub open: usize,
+    displaced: Vec<FileKey>,
+    /// New files that took the name of an older one: (older, newer).
+    successions: Vec<(FileKey, FileKey)>,
+    next_key: u64,
+    looks: u64,
+}
+
+impl Roster {
+    pub(super) fn new(
+        configs: &[SourceConfig],
+        patterns: Vec<Pattern>,
+        checkpoints: Vec<Checkpoint>,
+        now: Instant,
+    ) -> Self {
+        let sources = configs.iter().zip(patterns).map(|(config, pattern)| FollowedSource {
+            name: config.name.clone(),
+            pattern: Arc::new(pattern),
+            log_path: config.log_path.clone(),
+            max_line: config.max_line_bytes.clamp(1, EventBlock::MAX_EVENT_BYTES),
+            look_due: now,
+            delay: config.delay,
+            look_not_before: now,
+            skip_present: config.start_at == StartAt::End,
+            polled: false,
+            reported_waiting: false,
+            reported: HashSet::new(),
+            by_path: HashMap::new(),
+            by_inode: HashMap::new(),
+            former: HashMap::new(),
+        });
+        let mut roster = Self {
+            sources: sources.collect(),
+            files: HashMap::new(),
+            ready: VecDeque::new(),
+            finishing: Vec::new(),
+            notes: Vec::new(),
+            unwatched: Vec::new(),
+            watches_to_end: Vec::new(),
+            open: 0,
+            displaced: Vec::new(),
+            successions: Vec::new(),
+            next_key: 0,
+            looks: 0,
+        };
+        for checkpoint in checkpoints {
+            roster.remember(&checkpoint);
+        }
+        roster
+    }
+
+    /// Enters a file that the spool has a checkpoint of. Checkpoints of sources that are no longer configured stay in
+    /// the spool as they are.
+    fn remember(&mut self, checkpoint: &Checkpoint) {
+        let Some(at) = self.sources.iter().position(|source| source.name == checkpoint.source) else {
+            return;
+        };
+        let path: Arc<Path> = Arc::from(checkpoint.path.as_path());
+        let mut file = FollowedFile::new(at, checkpoint.identity, Arc::clone(&path), Place::Missing);
+        file.progress = Progress::remembered(checkpoint);
+        file.is_recorded = true;
+        let key = self.enter(file);
+        let Some(source) = self.sources.get_mut(at) else { return };
+        source.skip_present = false;
+        // Of several that had the name one after the other, the youngest had it last.
+        let holder = source.by_path.get(&path).and_then(|key| self.files.get(key));
+        if holder.is_none_or(|holder| holder.identity.birth_ns <= checkpoint.identity.birth_ns) {
+            source.by_path.insert(path, key);
+        }
+    }
+
+    fn enter(&mut self, file: FollowedFile) -> FileKey {
+        let key = FileKey(self.next_key);
+        self.next_key += 1;
+        if let Some(source) = self.sources.get_mut(file.source) {
+            source.by_inode.insert((file.identity.dev, file.identity.ino), key);
+        }
+        self.files.insert(key, file);
+        key
+    }
+
+    /// Puts a file into the queue of those to read.
+    pub(super) fn enqueue(&mut self, key: FileKey) {
+        if let Some(file) = self.files.get_mut(&key)
+            && !file.queued
+        {
+            file.queued = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    /// The file under a path was written to.
+    pub(super) fn written(&mut self, source: usize, path: &Path) {
+        if let Some(key) = self.sources.get(source).and_then(|source| source.by_path.get(path)) {
+            self.enqueue(*key);
+        }
+    }
+
+    /// Something came to a path or went from it.
+    pub(super) fn renamed(&mut self, source: usize, path: &Path, now: Instant) {
+        let Some(followed) = self.sources.get(source) else { return };
+        if followed.by_path.contains_key(path) || followed.pattern.matches(path) {
+            self.look_at(source, path, now);
+        }
+    }
+
+    /// Asks for a look through a source at the next turn.
+    pub(super) fn ask_for_look(&mut self, source: usize, now: Instant) {
+        if let Some(source) = self.sources.get_mut(source) {
+            source.look_due = source.look_due.min(source.look_not_before.max(now));
+        }
+    }
+
+    /// Looks through a source: what matches now, what has changed, what is no longer there.
+    pub(super) fn look(&mut self, at: usize, watch: &mut Watch, now: Instant) {
+        let Some(source) = self.sources.get(at) else { return };
+        let pattern = Arc::clone(&source.pattern);
+        let began = clock::now();
+        self.looks += 1;
+        let mut uncovered: Option<(PathBuf, Uncovered)> = None;
+        pattern.walk(&mut |visit| match visit {
+            Visit::Parent(dir) | Visit::Home(dir) => {
+                let interest =
+                    if matches!(visit, Visit::Home(_)) { Interest::Files } else { Interest::Names };
+                if let Err(reason) = watch.cover(dir, interest, at) {
+                    uncovered.get_or_insert_with(|| (dir.to_owned(), reason));
+                }
+            }
+            Visit::Match(path) => self.look_at(at, path, now),
+            Visit::Unlistable(dir, error) => self.report(at, dir, &error, "a directory cannot be listed"),
+        });
+        let keys = self.sources.get(at).into_iter().flat_map(|source| source.by_inode.values());
+        let is_unseen = |key: &&FileKey| self.files.get(key).is_some_and(|file| file.seen_in != self.looks);
+        for key in keys.filter(is_unseen).copied().collect::<Vec<_>>() {
+            self.recheck(key, now);
+        }
+        let Some(source) = self.sources.get_mut(at) else { return };
+        source.skip_present = false;
+        if source.by_path.is_empty() && !source.reported_waiting {
+            tracing::info!(source = %source.name, path = %source.log_path, "no such file yet, waiting for it");
+        }
+        source.reported_waiting = source.by_path.is_empty();
+        if let Some((dir, reason)) = &uncovered
+            && !source.polled
+        {
+            report_polling(source, dir, reason);
+        }
+        source.polled = uncovered.is_some();
+        source.look_due = now + if source.polled { source.delay } else { SAFETY_LOOK };
+        source.look_not_before = now + clock::now().saturating_duration_since(began).saturating_mul(4);
+    }
+
+    /// Looks at a path that belongs to the source or did.
+    fn look_at(&mut self, source: usize, path: &Path, now: Instant) {
+        match identity::stat_path(path) {
+            Ok(stat) if stat.is_regular() => {
+                if let Some(source) = self.sources.get_mut(source) {
+                    source.reported.remove(path);
+                }
+                self.found(source, path, &stat, now);
+            }
+            Ok(stat) => {
+                self.vacate(source, path, now);
+                self.refuse(source, path, stat.kind);
+            }
+            Err(error) if is_absence(&error) => {
+                if let Some(source) = self.sources.get_mut(source) {
+                    source.reported.remove(path);
+                }
+                self.vacate(source, path, now);
+            }
+            Err(error) => self.report(source, path, &error, "a file cannot be looked at"),
+        }
+    }
+
+    /// A regular file is at a path.
+    fn found(&mut self, source: usize, path: &Path, stat: &Stat, now: Instant) {
+        let Some(followed) = self.sources.get(source) else { return };
+        let holder = followed.by_path.get(path).copied();
+        let skip_content = followed.skip_present;
+        let place = if followed.pattern.matches(path) { Place::Matched } else { Place::Renamed };
+        match (holder, self.known(source, stat)) {
+            (Some(holder), Some(known)) if holder == known => {}
+            (holder, Some(known)) => {
+                if let Some(holder) = holder {
+                    self.displace(holder, now);
+                }
+                if self.is_in_place(known) {
+                    // Another name of a file that is read under its first one.
+                    self.unwatched.push(known);
+                    return;
+                }
+                self.displace(known, now);
+                self.put(known, Arc::from(path), place, now);
+            }
+            (holder, None) => {
+                if let Some(holder) = holder
+                    && self.adopt(holder, stat)
+                {
+                    return self.seen(holder, place, stat, now);
+                }
+                let former = self.sources.get_mut(source).and_then(|source| source.former.remove(path));
+                if let Some(holder) = holder {
+                    self.displace(holder, now);
+                }
+                if place != Place::Matched {
+                    return;
+                }
+                let path: Arc<Path> = Arc::from(path);
+                let mut file = FollowedFile::new(source, stat.identity, Arc::clone(&path), place);
+                file.skip_content = skip_content;
+                let key = self.enter(file);
+                self.put(key, path, place, now);
+                self.enqueue(key);
+                if let Some(older) = holder.or(former).filter(|older| self.files.contains_key(older)) {
+                    self.succeed(older, key);
+                    self.successions.push((older, key));
+                }
+            }
+        }
+        if let Some(key) = self.sources.get(source).and_then(|source| source.by_path.get(path)) {
+            self.seen(*key, place, stat, now);
+        }
+    }
+
+    /// The followed file with this identity. One whose inode was given to another file is forgotten.
+    fn known(&mut self, source: usize, stat: &Stat) -> Option<FileKey> {
+        let inode = (stat.identity.dev, stat.identity.ino);
+        let key = *self.sources.get(source)?.by_inode.get(&inode)?;
+        let file = self.files.get(&key)?;
+        if identity::same_birth(&file.identity, &stat.identity) {
+            return Some(key);
+        }
+        self.note_gone(key);
+        self.forget(key);
+        None
+    }
+
+    /// Whether a remembered file is this one although the device has another number, as after a reboot.
+    fn adopt(&mut self, key: FileKey, stat: &Stat) -> bool {
+        let Some(file) = self.files.get_mut(&key) else { return false };
+        let (old, new) = (file.identity, stat.identity);
+        if file.handle.is_some() || old.ino != new.ino || old.birth_ns == 0 || old.birth_ns != new.birth_ns {
+            return false;
+        }
+        let Some(source) = self.sources.get_mut(file.source) else { return false };
+        source.by_inode.remove(&(old.dev, old.ino));
+        source.by_inode.insert((new.dev, new.ino), key);
+        let before = file.checkpoint(&source.name);
+        file.identity = new;
+        let after = file.checkpoint(&source.name);
+        self.notes.push(note(after, false));
+        self.notes.push(note(before, true));
+        true
+    }
+
+    /// Whether a file is still where it is followed.
+    fn is_in_place(&self, key: FileKey) -> bool {
+        self.files.get(&key).is_some_and(|file| {
+            file.place == Place::Matched
+                && identity::stat_path(&file.path)
+                    .is_ok_and(|stat| identity::same_identity(&stat.identity, &file.identity))
+        })
+    }
+
+    /// Notes that a file is at its path and what it looks like.
+    fn seen(&mut self, key: FileKey, place: Place, stat: &Stat, now: Instant) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        let is_new = file.seen_in == 0;
+        file.seen_in = self.looks;
+        file.place = place;
+        file.missing_since = None;
+        file.identity.birth_ns = file.identity.birth_ns.max(stat.identity.birth_ns);
+        if is_new || file.stamp != stat.stamp {
+            file.stamp = stat.stamp;
+            if let Some(trouble) = &mut file.trouble {
+                // Its permissions may be other ones now.
+                trouble.retry_at = now;
+            }
+            self.enqueue(key);
+        }
+    }
+
+    /// Gives a file a path. The spool learns of it when the file is finished: until then, its old name tells a restart
+    /// that it was displaced.
+    fn put(&mut self, key: FileKey, path: Arc<Path>, place: Place, now: Instant) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        let Some(source) = self.sources.get_mut(file.source) else { return };
+        if source.by_path.get(&file.path) == Some(&key) {
+            source.by_path.remove(&file.path);
+        }
+        file.path = Arc::clone(&path);
+        file.place = place;
+        file.missing_since = None;
+        let other = source.by_path.insert(Arc::clone(&path), key).filter(|other| *other != key);
+        if let Some(other) = other {
+            self.displace(other, now);
+        }
+    }
+
+    /// Whatever was followed at a path is no longer there.
+    fn vacate(&mut self, source: usize, path: &Path, now: Instant) {
+        if let Some(holder) = self.sources.get(source).and_then(|source| source.by_path.get(path)) {
+            self.displace(*holder, now);
+        }
+    }
+
+    /// A file lost its name: it is looked for, read to its end, and finished once it is quiet.
+    pub(super) fn displace(&mut self, key: FileKey, now: Instant) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        if let Some(source) = self.sources.get_mut(file.source)
+            && source.by_path.get(&file.path) == Some(&key)
+        {
+            source.by_path.remove(&file.path);
+            source.former.insert(Arc::clone(&file.path), key);
+        }
+        file.at_end = false;
+        file.place = Place::Displaced;
+        if file.quiet_since.replace(now).is_none() {
+            self.finishing.push(key);
+        }
+        self.displaced.push(key);
+        self.enqueue(key);
+    }
+
+    /// Looks at a followed file that a look through its source did not come across.
+    fn recheck(&mut self, key: FileKey, now: Instant) {
+        let Some(file) = self.files.get(&key) else { return };
+        match file.place {
+            Place::Matched | Place::Renamed => match identity::stat_path(&file.path) {
+                Ok(stat) if identity::same_identity(&stat.identity, &file.identity) => {
+                    self.seen(key, file.place, &stat, now);
+                }
+                Err(error) if !is_absence(&error) => {}
+                _ => self.displace(key, now),
+            },
+            // A remembered file that has not been found for the first time.
+            Place::Missing if file.missing_since.is_none() => self.displace(key, now),
+            Place::Missing => self.displaced.push(key),
+            Place::Displaced | Place::Deleted => {}
+        }
+    }
+
+    /// Looks for the files that lost their names, and for generations that came and went unseen.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let mut by_dir: HashMap<PathBuf, Vec<FileKey>> = HashMap::new();
+        for key in std::mem::take(&mut self.displaced) {
+            let Some(file) = self.files.get(&key) else { continue };
+            if !matches!(file.place, Place::Displaced | Place::Missing) {
+                continue;
+            }
+            if let Some((path, stat)) = through_handle(file) {
+                self.locate(key, path, &stat, now);
+            } else if let Some(dir) = file.path.parent() {
+                by_dir.entry(dir.to_owned()).or_default().push(key);
+            }
+        }
+        for (dir, keys) in by_dir {
+            self.find_in(&dir, &keys, now);
+        }
+        for (older, newer) in std::mem::take(&mut self.successions) {
+            self.find_generations(older, newer, now);
+        }
+    }
+
+    /// Looks for files by identity beside their old names.
+    fn find_in(&mut self, dir: &Path, keys: &[FileKey], now: Instant) {
+        let wanted: HashMap<u64, FileKey> =
+            keys.iter().filter_map(|key| self.files.get(key).map(|file| (file.identity.ino, *key))).collect();
+        let mut candidates = Vec::new();
+        // A directory that is gone or closed has nothing to offer.
+        let _ = identity::for_each_entry(dir, |ino, path| {
+            if let Some(key) = wanted.get(&ino) {
+                candidates.push((*key, path));
+            }
+        });
+        for (key, path) in candidates {
+            if let Some(file) = self.files.get(&key)
+                && let Ok(stat) = identity::stat_path(&path)
+                && identity::same_identity(&stat.identity, &file.identity)
+            {
+                self.locate(key, Some(path), &stat, now);
+            }
+        }
+        for key in keys {
+            let Some(file) = self.files.get_mut(key) else { continue };
+            if !matches!(file.place, Place::Displaced | Place::Missing) {
+                continue;
+            }
+            file.place = Place::Missing;
+            let since = *file.missing_since.get_or_insert(now);
+            if file.handle.is_some() {
+                continue;
+            }
+            let dev = file.identity.dev;
+            let is_mounted = identity::stat_path(dir).is_ok_and(|stat| stat.identity.dev == dev);
+            let patience = if is_mounted { FORGET_AFTER } else { FORGET_UNMOUNTED_AFTER };
+            if !file.is_recorded || now.saturating_duration_since(since) >= patience {
+                self.note_gone(*key);
+                self.forget(*key);
+            } else if now == since {
+                tracing::warn!(
+                    path = %file.path.display(), offset = file.progress.offset,
+                    "a followed file is not there any more; what was added to it after the offset cannot be read"
+                );
+            }
+        }
+    }
+
+    /// A displaced file was found under a path, or without any name (`None`).
+    fn locate(&mut self, key: FileKey, path: Option<PathBuf>, stat: &Stat, now: Instant) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        if file.stamp != stat.stamp {
+            file.stamp = stat.stamp;
+        }
+        let Some(path) = path else {
+            file.place = Place::Deleted;
+            return;
+        };
+        let matches = self.sources.get(file.source).is_some_and(|source| source.pattern.matches(&path));
+        tracing::debug!(from = %file.path.display(), path = %path.display(), "a followed file has another name");
+        self.put(key, Arc::from(path), if matches { Place::Matched } else { Place::Renamed }, now);
+        if let Some(file) = self.files.get_mut(&key) {
+            file.seen_in = self.looks;
+        }
+        self.enqueue(key);
+    }
+
+    /// Says that bytes of a file that is gone were not read, where any are known.
+    fn note_gone(&self, key: FileKey) {
+        if let Some(file) = self.files.get(&key)
+            && file.known_unread() > 0
+        {
+            tracing::error!(
+                path = %file.path.display(), offset = file.progress.offset, bytes = file.known_unread(),
+                "a file is gone before it was read to its end"
+            );
+        }
+    }
+
+    /// Lets go of a file for good, and has the spool forget it.
+    pub(super) fn forget(&mut self, key: FileKey) {
+        self.release_successor(key);
+        let Some(file) = self.files.remove(&key) else { return };
+        self.open -= usize::from(file.handle.is_some());
+        self.watches_to_end.extend(file.watch.map(|watch| (watch, key)));
+        let Some(source) = self.sources.get_mut(file.source) else { return };
+        source.by_inode.retain_key(&(file.identity.dev, file.identity.ino), key);
+        source.by_path.retain_key(&file.path, key);
+        source.former.retain(|_, former| *former != key);
+        if file.is_recorded {
+            self.notes.push(note(file.checkpoint(&source.name), true));
+        }
+    }
+
+    /// Ends what a displaced file was kept for: order among generations, and its handle unless it still matches.
+    pub(super) fn finish(&mut self, key: FileKey) {
+        self.release_successor(key);
+        let Some(file) = self.files.get_mut(&key) else { return };
+        file.quiet_since = None;
+        if let Some(source) = self.sources.get_mut(file.source) {
+            source.former.retain(|_, former| *former != key);
+            // As long as no other file is known under the old name, the old name is what tells a restart that there
+            // was one, and that generations after this one may have come and gone.
+            let is_taken = source.by_path.get(&file.named).is_some_and(|other| *other != key);
+            if is_taken && file.place != Place::Deleted {
+                file.named = Arc::clone(&file.path);
+                if file.is_recorded {
+                    self.notes.push(note(file.checkpoint(&source.name), false));
+                }
+            }
+        }
+        match file.place {
+            Place::Matched => {}
+            Place::Deleted => self.forget(key),
+            _ => self.close(key),
+        }
+    }
+
+    /// Closes a file's handle. It can be opened again by its path.
+    pub(super) fn close(&mut self, key: FileKey) {
+        if let Some(file) = self.files.get_mut(&key)
+            && file.handle.take().is_some()
+        {
+            self.open -= 1;
+        }
+    }
+
+    /// Closes the files that have been quiet for longest: at most `many`, all read to their end and under a known path,
+    /// those that were just renamed last. Returns whether there was one.
+    pub(super) fn close_quiet(&mut self, many: usize) -> bool {
+        let mut quiet: Vec<(bool, u64, FileKey)> = self
+            .files
+            .iter()
+            .filter(|(_, file)| {
+                file.handle.is_some()
+                    && file.at_end
+                    && !file.queued
+                    && matches!(file.place, Place::Matched | Place::Renamed)
+            })
+            .map(|(key, file)| (file.quiet_since.is_some(), file.last_read, *key))
+            .collect();
+        if quiet.len() > many {
+            quiet.select_nth_unstable(many);
+            quiet.truncate(many);
+        }
+        for (_, _, key) in &quiet {
+            self.close(*key);
+        }
+        !quiet.is_empty()
+    }
+
+    /// Reports trouble with a path once.
+    fn report(&mut self, source: usize, path: &Path, error: &io::Error, message: &'static str) {
+        if let Some(source) = self.sources.get_mut(source)
+            && source.report_once(path)
+        {
+            tracing::warn!(source = %source.name, path = %path.display(), %error, "{message}");
+        }
+    }
+
+    fn refuse(&mut self, source: usize, path: &Path, kind: rustix::fs::FileType) {
+        let Some(source) = self.sources.get_mut(source) else { return };
+        if !source.report_once(path) {
+            return;
+        }
+        // A glob meets directories all the time.
+        if kind == rustix::fs::FileType::Directory && !source.pattern.is_literal() {
+            tracing::debug!(source = %source.name, path = %path.display(), "a directory is not followed");
+        } else {
+            tracing::warn!(
+                source = %source.name, path = %path.display(), kind = ?kind,
+                "not a regular file, it is not followed"
+            );
+        }
+    }
+}
+
+impl FollowedSource {
+    fn report_once(&mut self, path: &Path) -> bool {
+        self.reported.len() < MAX_REPORTED && self.reported.insert(path.to_owned())
+    }
+}
+
+trait RetainKey<K> {
+    /// Removes an entry if it leads to `key`.
+    fn retain_key(&mut self, at: &K, key: FileKey);
+}
+
+impl<K: std::hash::Hash + Eq> RetainKey<K> for HashMap<K, FileKey> {
+    fn retain_key(&mut self, at: &K, key: FileKey) {
+        if self.get(at) == Some(&key) {
+            self.remove(at);
+        }
+    }
+}
+
+/// Where an open file is by now: `Some((None, _))` where its last name is gone, `None` where that cannot be told.
+fn through_handle(file: &FollowedFile) -> Option<(Option<PathBuf>, Stat)> {
+    use std::os::fd::AsRawFd as _;
+    let handle = file.handle.as_ref()?;
+    let stat = identity::stat_handle(handle).ok()?;
+    if stat.links == 0 {
+        return Some((None, stat));
+    }
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", handle.as_raw_fd())).ok()?;
+    let there = identity::stat_path(&path).ok()?;
+    identity::same_identity(&there.identity, &file.identity).then_some((Some(path), stat))
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// A draft without events.
+pub(super) fn note(checkpoint: Checkpoint, forget: bool) -> FrameDraft {
+    FrameDraft {
+        start: FileOffset(checkpoint.offset.0),
+        checkpoint,
+        detected: clock::wall(),
+        events: EventBlock::default(),
+        skipped: None,
+        forget,
+    }
+}
+
+fn report_polling(source: &FollowedSource, dir: &Path, reason: &Uncovered) {
+    let (name, path, delay_ms) = (&source.name, dir.display(), source.delay.as_millis());
+    match reason {
+        // Said once at start.
+        Uncovered::Unavailable => {}
+        Uncovered::Remote => {
+            tracing::info!(source = %name, %path, delay_ms, "a network file system, its files are polled");
+        }
+        Uncovered::Limit => tracing::warn!(
+            source = %name, %path, delay_ms,
+            "the limit of watches is reached, files are polled; raise fs.inotify.max_user_watches"
+        ),
+        Uncovered::Failed(error) => tracing::warn!(
+            source = %name, %path, delay_ms, error = %io::Error::from(*error),
+            "a directory cannot be watched, its files are polled"
+        ),
+    }
+}

@@ -1,0 +1,145 @@
+//! Generations of one path: files that had the same name one after the other.
+//!
+//! Invariants:
+//! - They are read in the order in which they had the name: each waits until the one before has been read to its end.
+//!   It does not wait longer: an older one that cannot be read does not hold up the others, and what is written to it
+//!   later comes when it comes.
+//! - Nobody waits in a circle, and whoever no longer waits stands in the queue.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Roster;
+use crate::tail::file::{FileKey, FollowedFile, Place};
+use crate::tail::identity::{self, Stat};
+
+/// Writers keep writing to a file that was renamed for about this long.
+const LATE_WRITES_NS: u64 = 10_000_000_000;
+
+impl Roster {
+    /// Lets `newer` wait until `older`, and what waits for that already, has been read to its end.
+    pub(super) fn succeed(&mut self, older: FileKey, newer: FileKey) {
+        // Never in a circle, whatever the births say.
+        let mut before = Some(older);
+        while let Some(key) = before {
+            if key == newer {
+                return;
+            }
+            before = self.files.get(&key).and_then(|file| file.waits_for);
+        }
+        let mut last = older;
+        while let Some(next) = self.files.get(&last).and_then(|file| file.successor) {
+            if next == newer {
+                return;
+            }
+            last = next;
+        }
+        if let Some(file) = self.files.get_mut(&last) {
+            file.successor = Some(newer);
+        }
+        if let Some(file) = self.files.get_mut(&newer) {
+            file.waits_for = Some(last);
+        }
+    }
+
+    /// Lets the next generation be read.
+    pub(in crate::tail) fn release_successor(&mut self, key: FileKey) {
+        let successor = self.files.get_mut(&key).and_then(|file| file.successor.take());
+        if let Some(next) = successor
+            && let Some(file) = self.files.get_mut(&next)
+        {
+            file.waits_for = None;
+            self.enqueue(next);
+        }
+    }
+
+    /// Looks for generations between two that had the same name one after the other: files that were created and
+    /// rotated away while nobody looked. They are found by name beside it, and by their birth: after that of the older
+    /// one, not after that of the newer one, and not while the older one was still being written, as a copy would be.
+    pub(super) fn find_generations(&mut self, older: FileKey, newer: FileKey, now: Instant) {
+        let (Some(old), Some(new)) = (self.files.get(&older), self.files.get(&newer)) else { return };
+        let (first, last) = (old.identity.birth_ns, new.identity.birth_ns);
+        let (source, written) = (new.source, u64::try_from(old.stamp.modified_ns).unwrap_or(0));
+        let once_named = Arc::clone(&new.path);
+        let (Some(dir), Some(name)) = (once_named.parent(), once_named.file_name()) else { return };
+        if first == 0 || last == 0 {
+            return;
+        }
+        let mut between = Vec::new();
+        // A directory that is gone or closed has nothing to offer.
+        let _ = identity::for_each_entry(dir, |_, path| {
+            if path.file_name().is_some_and(|candidate| identity::is_rotated_name(name, candidate))
+                && let Ok(stat) = identity::stat_path(&path)
+                && stat.is_regular()
+                && (first..=last).contains(&stat.identity.birth_ns)
+                && stat.identity.birth_ns.saturating_add(LATE_WRITES_NS) >= written
+            {
+                between.push((path, stat));
+            }
+        });
+        between.sort_by_key(|(path, stat)| {
+            (stat.identity.birth_ns, stat.stamp.modified_ns, std::cmp::Reverse(path.clone()))
+        });
+        let mut generations: Vec<FileKey> = between
+            .into_iter()
+            .filter_map(|(path, stat)| self.follow_generation(source, path, &once_named, &stat, now))
+            .filter(|key| *key != older && *key != newer)
+            .collect();
+        if generations.is_empty() {
+            return;
+        }
+        // The newest waits for the last of them, each for the one before.
+        generations.push(newer);
+        for next in &generations {
+            self.stop_waiting(*next);
+        }
+        for next in generations {
+            self.succeed(older, next);
+        }
+    }
+
+    fn stop_waiting(&mut self, key: FileKey) {
+        self.enqueue(key);
+        let before = self.files.get_mut(&key).and_then(|file| file.waits_for.take());
+        if let Some(file) = before.and_then(|before| self.files.get_mut(&before)) {
+            file.successor = None;
+        }
+    }
+
+    /// Follows a generation that was not known. One that was found by its own name, but not read yet, takes its place
+    /// in the order as well. Its checkpoints have the name it once had, so that a restart treats it the same.
+    fn follow_generation(
+        &mut self,
+        source: usize,
+        path: PathBuf,
+        once_named: &Arc<Path>,
+        stat: &Stat,
+        now: Instant,
+    ) -> Option<FileKey> {
+        if let Some(key) = self.known(source, stat) {
+            let file = self.files.get_mut(&key).filter(|file| !file.is_recorded && file.last_read == 0)?;
+            file.named = Arc::clone(once_named);
+            if file.quiet_since.replace(now).is_none() {
+                self.finishing.push(key);
+            }
+            return Some(key);
+        }
+        let followed = self.sources.get(source)?;
+        let place = if followed.pattern.matches(&path) { Place::Matched } else { Place::Renamed };
+        tracing::info!(
+            source = %followed.name, path = %path.display(), "a generation that was rotated away unseen is read"
+        );
+        let path: Arc<Path> = Arc::from(path);
+        let mut file = FollowedFile::new(source, stat.identity, Arc::clone(&path), place);
+        file.named = Arc::clone(once_named);
+        file.quiet_since = Some(now);
+        file.stamp = stat.stamp;
+        file.seen_in = self.looks;
+        let key = self.enter(file);
+        self.finishing.push(key);
+        self.put(key, path, place, now);
+        self.enqueue(key);
+        Some(key)
+    }
+}
