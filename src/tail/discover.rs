@@ -3,7 +3,7 @@
 //! Invariants:
 //! - A directory is announced *before* it is listed, so that a watch placed on the announcement misses nothing that
 //!   the listing does not show.
-//! - [`Pattern::matches`] and [`Pattern::walk`] decide by the same parts, so they agree on every path.
+//! - [`Pattern::matches`] and the walk decide by the same parts, so they agree on every path.
 //!
 //! `*`, `?` and `[..]` match within one name, a leading dot like any other character; `**` matches any number of
 //! directories, none included. Names are matched as bytes. Below `**`, symbolic links to directories are not followed.
