@@ -4,8 +4,8 @@
 //! - A batch leaves here only after its boundaries are durable in the ledger.
 //! - A batch is a run of positions without a gap and of one spool id.
 //! - Nothing is read twice: the frames that a batch was cut from are held until it is encoded. That is bounded by
-//!   [`GROUP_BYTES`] for the group being cut and as much for the one whose cut is on its way to the disk, and encoded
-//!   payloads by [`READY_BYTES`]. While the server is down this is all that is held.
+//!   `GROUP_BYTES` for the group being cut and as much for the one whose cut is on its way to the disk, and encoded
+//!   payloads by `READY_BYTES`. While the server is down this is all that is held.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
