@@ -36,6 +36,7 @@ mod oracle;
 mod process;
 mod scene;
 mod tls;
+mod trace;
 mod writer;
 
 use std::time::{Duration, Instant};
@@ -53,6 +54,7 @@ pub use oracle::{
 pub use process::{Process, log_agent};
 pub use scene::{ConfigBuilder, Scene};
 pub use tls::{Authority, ServerTls};
+pub use trace::{Call, read_trace, traced};
 pub use writer::Writer;
 
 /// How long [`wait_for`] waits where a test has no reason for another deadline. Far above what anything takes on a
@@ -94,6 +96,12 @@ pub fn free_port() -> u16 {
         }
     }
     panic!("no free port");
+}
+
+/// Whether a program is in the search path.
+pub fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
 }
 
 /// Whether this process may do what only root may.

@@ -1,0 +1,1 @@
+//! What a power cut takes: nothing that was acknowledged to anybody.
