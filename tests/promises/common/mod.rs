@@ -29,6 +29,7 @@
 mod agent;
 mod client;
 mod collector;
+mod disk;
 mod faults;
 mod http;
 mod load;
@@ -44,6 +45,7 @@ use std::time::{Duration, Instant};
 pub use agent::Agent;
 pub use client::{Shipment, spool_id};
 pub use collector::{Collector, Stats, Stored};
+pub use disk::{Disk, FileSystem};
 pub use faults::{Fault, FaultProxy, Received};
 pub use http::{Answer, exchange, get, post};
 pub use load::{Load, Rhythm};
