@@ -11,7 +11,8 @@ use rustix::process::Signal;
 
 use crate::common::{
     Agent, Collector, ConfigBuilder, Fault, FaultProxy, Load, Rhythm, Scene, Writer, assert_accounts_agree,
-    assert_delivered_exactly_once, assert_resends_identical, await_delivery, wait_for,
+    assert_batches_keep_their_boundaries, assert_delivered_exactly_once, assert_resends_identical,
+    await_delivery, wait_for,
 };
 
 /// How often the agent is killed in one run.
@@ -116,6 +117,7 @@ fn every_line_is_stored_exactly_once_through_two_hundred_kills() {
     assert_delivered_exactly_once(&writers, &collector);
     assert_accounts_agree(&writers, &collector);
     assert_resends_identical(&proxy.requests());
+    assert_batches_keep_their_boundaries(&proxy.requests());
     assert_eq!(agent.stop(), Some(0));
     assert_nothing_is_left(&scene, &proxy);
     let lines: u64 = writers.iter().map(|writer| writer.count()).sum();

@@ -3,14 +3,16 @@
 //! The spool is on a file system that is shut down at random moments, which drops everything that was not synced. The
 //! log files, and what the collector stored, are on another. This does not reorder writes; that is for a simulated disk.
 
+use std::collections::HashSet;
 use std::fs;
 use std::time::Duration;
 
 use rand::Rng as _;
 
 use crate::common::{
-    Agent, Collector, Disk, Fault, FaultProxy, FileSystem, Load, Rhythm, Scene, Writer,
-    assert_accounts_agree, assert_delivered_exactly_once, assert_resends_identical, await_delivery, skip,
+    Agent, Collector, Disk, Fault, FaultProxy, FileSystem, Load, PATIENCE, Rhythm, Scene, Writer,
+    assert_accounts_agree, assert_batches_keep_their_boundaries, assert_delivered_exactly_once,
+    assert_resends_identical, await_delivery, skip, wait_for,
 };
 
 /// Power cuts in a run, unless `LOG_AGENT_TEST_POWER_CUTS` says otherwise.
@@ -142,6 +144,7 @@ fn power_cuts_lose_nothing(test: &str, kind: FileSystem) {
     assert_delivered_exactly_once(&run.writers(), &run.collector);
     assert_accounts_agree(&run.writers(), &run.collector);
     assert_resends_identical(&run.proxy.requests());
+    assert_batches_keep_their_boundaries(&run.proxy.requests());
     let messages = run.agent.messages();
     let errors: Vec<&str> = messages.lines().filter(|line| is_of_recovery(line)).collect();
     assert_eq!(errors, Vec::<&str>::new(), "what was synced came back damaged");
@@ -167,24 +170,59 @@ fn a_power_cut_loses_nothing_and_repeats_nothing_on_xfs() {
     power_cuts_lose_nothing("a_power_cut_loses_nothing_and_repeats_nothing_on_xfs", FileSystem::Xfs);
 }
 
-/// That lines come twice, under another spool id, is what `sync = "os"` costs; and it shows that the cuts take what was
-/// not synced, without which the tests above would show nothing.
+/// The power goes while a batch is on its way, and the agent comes back with a smaller batch size: had the batch's
+/// boundaries not been durable, it would be cut anew, and differently.
 #[test]
-fn with_sync_os_a_power_cut_repeats_lines_under_a_new_spool_id_and_loses_none() {
-    let test = "with_sync_os_a_power_cut_repeats_lines_under_a_new_spool_id_and_loses_none";
-    let Some(run) = Run::of(test, FileSystem::Ext4, "os") else { return };
-    let stored = || -> std::collections::HashSet<String> {
-        run.collector.stored().into_iter().map(|event| event.data).collect()
-    };
-    let writers = run.writers();
-    crate::common::wait_for(crate::common::PATIENCE, "every line is stored at least once", || {
+fn a_batch_that_was_sent_keeps_its_boundaries_through_a_power_cut() {
+    let test = "a_batch_that_was_sent_keeps_its_boundaries_through_a_power_cut";
+    let scene = Scene::new(test).with_spool_in("disk/spool");
+    let Some(mut machine) = Machine::new(test, &scene, FileSystem::Ext4) else { return };
+    let collector = Collector::start(&scene);
+    let proxy = FaultProxy::before(&collector);
+    let config = scene.config().end_point(proxy.url()).source("app", "logs/app.log");
+    let mut writer = Writer::new(&scene, "app", "logs/app.log");
+    for round in 0..6 {
+        config.clone().global("max_batch_size", 30).write();
+        let agent = machine.start_agent(&scene);
+        proxy.always(if round % 2 == 0 { Fault::Hang } else { Fault::HangAfterForward });
+        let before = proxy.request_count();
+        writer.append(30);
+        proxy.await_requests(before + 1);
+        machine.lose_power(agent);
+
+        proxy.heal();
+        config.clone().global("max_batch_size", 7).write();
+        let agent = machine.start_agent(&scene);
+        await_delivery(&[&writer], &collector);
+        assert_eq!(agent.stop(), Some(0));
+    }
+    assert_delivered_exactly_once(&[&writer], &collector);
+    assert_accounts_agree(&[&writer], &collector);
+    assert_resends_identical(&proxy.requests());
+    assert_batches_keep_their_boundaries(&proxy.requests());
+}
+
+/// `sync = "os"` promises nothing about a power cut but that the agent goes on, and that no key ever names two contents.
+/// That cuts do take something here shows that the tests above show something.
+#[test]
+fn with_sync_os_the_agent_goes_on_after_a_power_cut_under_a_new_spool_id() {
+    let test = "with_sync_os_the_agent_goes_on_after_a_power_cut_under_a_new_spool_id";
+    let Some(mut run) = Run::of(test, FileSystem::Ext4, "os") else { return };
+    let before: Vec<usize> = run.writers.iter().map(|writer| writer.lines().len()).collect();
+    run.writers.iter_mut().for_each(|writer| writer.append(50));
+    let stored =
+        || -> HashSet<String> { run.collector.stored().into_iter().map(|event| event.data).collect() };
+    wait_for(PATIENCE, "what was written after the last cut is stored", || {
         let stored = stored();
-        writers.iter().flat_map(|writer| writer.lines()).all(|line| stored.contains(line))
+        let new = run.writers.iter().zip(&before).flat_map(|(writer, before)| &writer.lines()[*before..]);
+        new.into_iter().all(|line| stored.contains(line))
     });
     assert_resends_identical(&run.proxy.requests());
     assert_eq!(run.agent.stop(), Some(0));
-    let stats = run.collector.stats();
-    let spools: std::collections::BTreeSet<&str> =
-        stats.store.sources.iter().map(|source| source.spool.as_str()).collect();
+    let written: HashSet<String> = run.writers.iter().flat_map(|writer| writer.lines().to_owned()).collect();
+    let foreign: Vec<String> = stored().difference(&written).take(3).cloned().collect();
+    assert_eq!(foreign, Vec::<String>::new(), "nobody wrote this");
+    let sources = run.collector.stats().store.sources;
+    let spools: HashSet<&str> = sources.iter().map(|source| source.spool.as_str()).collect();
     assert!(spools.len() > 1, "the cuts took nothing");
 }
