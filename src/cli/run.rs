@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use rustix::fs::Mode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::agent;
@@ -10,6 +11,8 @@ use crate::config::Config;
 
 /// Runs the agent until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 pub fn run(cli: &super::Cli) -> anyhow::Result<ExitCode> {
+    // The ledger's files are made by sled, which leaves their mode to this.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let load = || Config::load(&cli.config, cli.spool_dir.as_deref());
     let mut config = load()?;
     let runtime = agent::runtime()?;
