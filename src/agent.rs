@@ -110,8 +110,10 @@ pub fn run(config: &Config, runtime: &Runtime, stop: impl Future<Output = ()>) -
 
     tracing::info!("stopping");
     stopper.stop();
-    let read = join(tail, "tailer");
+    // A tailer that waits for room in a full spool comes back once the spool takes no more.
     spool.stop_appending();
+    let read = join(tail, "tailer");
+    // Delivery that has ended by itself needs no telling.
     let _ = stop_delivery.send(());
     let delivered = match delivered {
         Some(delivered) => delivered,

@@ -5,8 +5,8 @@
 //! - A batch is a run of positions without a gap and of one spool id. What cannot be read is counted with the cut that
 //!   passes over it.
 //! - Nothing is read twice: the frames that a batch was cut from are held until it is encoded. That is bounded by
-//!   [`GROUP_BYTES`] for the group being cut and as much for the one whose cut is on its way to the disk, and encoded
-//!   payloads by [`READY_BYTES`]. While the server is down this is all that is held.
+//!   `GROUP_BYTES` for the group being cut and as much for the one whose cut is on its way to the disk, and encoded
+//!   payloads by `READY_BYTES`. While the server is down this is all that is held.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

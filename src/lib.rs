@@ -1,4 +1,28 @@
-//! log-agent: a durable log-shipping agent.
+//! log-agent follows log files and delivers every line to a server, whatever happens on the way.
+//!
+//! ```text
+//!  files ──▶ tail ──▶ SPOOL ──▶ aggregate ──▶ retry ──▶ send ──▶ server
+//!            watch,    append     cuts batches  first     one        │
+//!            identity, +offset    by events,    sends,    transport  │
+//!            lines     one frame  bytes, time   replays              ▼
+//!                        │                                   acknowledged, rejected,
+//!              segments + ledger  ◀── acknowledge = delete ── retry, endpoint fault
+//! ```
+//!
+//! Data moves one way. The spool is the only place where state lives; every other stage can be thrown away and rebuilt
+//! from it, which is exactly what a crash does.
+//!
+//! - [`config`]: a configuration that was accepted cannot be invalid.
+//! - [`tail`]: which file is which, what is new in it, line by line.
+//! - [`event`], [`batch`]: the words of the data path and the numbers that name things.
+//! - [`spool`]: frames, segments, the ledger; commit, recovery, damage, the disk budget.
+//! - [`aggregate`]: cuts the log into batches; [`payload`] encodes them.
+//! - [`retry`]: what is sent when; [`send`]: one transport each.
+//! - [`agent`]: starts the stages in order and drains them in order.
+//! - [`collect`]: a server that stores every event once; `demo`: all of it in half a minute.
+//! - [`cli`], [`telemetry`], [`clock`]: the edges.
+//!
+//! Spool and tailers are plain threads and plain code; asynchronous code begins where the network does.
 
 pub mod agent;
 pub mod aggregate;

@@ -1,19 +1,19 @@
 //! `log-agent check`: what a configuration means on this machine, without starting anything or touching the spool.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use globset::GlobBuilder;
 use indicatif::HumanBytes;
 
 use crate::config::{
     self, Auth, Compression, Config, Global, OnFull, SendType, SourceConfig, StartAt, SyncMode, show_bytes,
 };
+use crate::tail::discover::Pattern;
 
 const AFTER_HELP: &str = "\
 What is legal but cannot be meant (a file that cannot be read or is followed twice, credentials sent in the clear,
@@ -177,8 +177,15 @@ impl Report {
         };
         self.line("source", &source.name);
         self.line("", format_args!("{} from the {start}", source.log_path));
-        let found = Found::by(&source.log_path);
-        self.warnings.extend(found.unreadable.iter().map(|(path, error)| {
+        // A pattern that the configuration took is one that can be followed; should the two disagree, it is said.
+        let found = match Pattern::new(&source.log_path) {
+            Ok(pattern) => pattern.survey(),
+            Err(error) => {
+                self.warnings.push(format!("source {}: {error}", source.name));
+                return;
+            }
+        };
+        self.warnings.extend(found.unlistable.iter().map(|(path, error)| {
             format!("source {}: {} cannot be searched: {error}", source.name, path.display())
         }));
         let mut files = Vec::new();
@@ -254,106 +261,5 @@ fn is_loopback(url: &url::Url) -> bool {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
-    }
-}
-
-/// What a pattern finds on disk.
-#[derive(Default)]
-struct Found {
-    paths: BTreeSet<PathBuf>,
-    unreadable: Vec<(PathBuf, io::Error)>,
-}
-
-impl Found {
-    /// What `pattern`, as the configuration made it, finds right now. Symbolic links to directories are not followed
-    /// below `**`.
-    fn by(pattern: &str) -> Self {
-        let mut found = Self::default();
-        let mut components: Vec<_> = pattern.split('/').filter(|component| !component.is_empty()).collect();
-        components.dedup_by(|a, b| *a == "**" && *b == "**");
-        if components.last() == Some(&"**") {
-            components.push("*");
-        }
-        found.walk(Path::new("/"), &components);
-        found
-    }
-
-    fn walk(&mut self, directory: &Path, components: &[&str]) {
-        match components {
-            [] => {}
-            ["**", rest @ ..] => {
-                self.walk(directory, rest);
-                for entry in self.entries(directory) {
-                    if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                        self.walk(&entry.path(), components);
-                    }
-                }
-            }
-            [name, rest @ ..] if !name.contains(['*', '?', '[', '{', '\\']) => {
-                self.step(directory.join(name), rest);
-            }
-            [glob, rest @ ..] => {
-                let Ok(glob) = GlobBuilder::new(glob).literal_separator(true).build() else { return };
-                let glob = glob.compile_matcher();
-                for entry in self.entries(directory) {
-                    // A directory among files that a wildcard matches is not what was meant.
-                    let is_meant = !rest.is_empty() || !entry.path().is_dir();
-                    if is_meant && glob.is_match(entry.file_name()) {
-                        self.step(entry.path(), rest);
-                    }
-                }
-            }
-        }
-    }
-
-    fn step(&mut self, path: PathBuf, rest: &[&str]) {
-        if !rest.is_empty() {
-            self.walk(&path, rest);
-        } else if path.symlink_metadata().is_ok() {
-            self.paths.insert(path);
-        }
-    }
-
-    fn entries(&mut self, directory: &Path) -> Vec<fs::DirEntry> {
-        match fs::read_dir(directory).and_then(Iterator::collect) {
-            Ok(entries) => entries,
-            Err(error) => {
-                if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
-                    self.unreadable.push((directory.to_owned(), error));
-                }
-                Vec::new()
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(root: &Path, pattern: &str) -> Vec<String> {
-        let found = Found::by(&format!("{}/{pattern}", root.display()));
-        assert!(found.unreadable.is_empty());
-        found.paths.iter().map(|path| path.strip_prefix(root).unwrap().display().to_string()).collect()
-    }
-
-    #[test]
-    fn a_pattern_finds_its_files_and_no_others() {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("a/b/c")).unwrap();
-        for file in ["x.log", "a/x.log", "a/b/y.log", "a/b/c/x.log", "a/b/c/x.txt", "a/[x].log"] {
-            fs::write(root.path().join(file), "").unwrap();
-        }
-        let find = |pattern| names(root.path(), pattern);
-        assert_eq!(find("x.log"), ["x.log"]);
-        assert_eq!(find("gone.log"), Vec::<String>::new());
-        assert_eq!(find("gone/*.log"), Vec::<String>::new());
-        assert_eq!(find("x.log/*"), Vec::<String>::new());
-        assert_eq!(find("*.log"), ["x.log"]);
-        assert_eq!(find("*/*.log"), ["a/[x].log", "a/x.log"]);
-        assert_eq!(find("**/x.log"), ["a/b/c/x.log", "a/x.log", "x.log"]);
-        assert_eq!(find("a/**"), ["a/[x].log", "a/b/c/x.log", "a/b/c/x.txt", "a/b/y.log", "a/x.log"]);
-        assert_eq!(find("a/**/[!x].log"), ["a/b/y.log"]);
-        assert_eq!(find("a/[[]x].log"), ["a/[x].log"]);
     }
 }

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - A directory is announced *before* it is listed, so that a watch placed on the announcement misses nothing that
 //!   the listing does not show.
-//! - [`Pattern::matches`] and [`Pattern::walk`] decide by the same parts, so they agree on every path.
+//! - [`Pattern::matches`] and the walk decide by the same parts, so they agree on every path.
 //!
 //! `*`, `?` and `[..]` match within one name, a leading dot like any other character; `**` matches any number of
 //! directories, none included. Names are matched as bytes. Below `**`, symbolic links to directories are not followed.
@@ -71,6 +71,15 @@ pub struct Pattern {
     base: PathBuf,
     /// What follows, at least one part.
     parts: Vec<Part>,
+}
+
+/// What a [`Pattern`] finds on disk.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// What matches, sorted; it may be anything.
+    pub paths: BTreeSet<PathBuf>,
+    /// Directories that could not be listed, and why.
+    pub unlistable: Vec<(PathBuf, io::Error)>,
 }
 
 /// What a walk comes across.
@@ -172,6 +181,20 @@ impl Pattern {
             }
         });
         files.into_iter().collect()
+    }
+
+    /// Everything that matches now, whatever it is, and the directories that could not be searched.
+    #[must_use]
+    pub fn survey(&self) -> Survey {
+        let mut survey = Survey::default();
+        self.walk(&mut |visit| match visit {
+            Visit::Match(path) if path.symlink_metadata().is_ok() => {
+                survey.paths.insert(path.to_owned());
+            }
+            Visit::Unlistable(dir, error) => survey.unlistable.push((dir.to_owned(), error)),
+            Visit::Match(_) | Visit::Parent(_) | Visit::Home(_) => {}
+        });
+        survey
     }
 
     /// Walks the directories in which matching files are or may appear. A match may be visited more than once.

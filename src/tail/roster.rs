@@ -24,7 +24,8 @@ use crate::config::{SourceConfig, StartAt};
 use crate::event::{Checkpoint, EventBlock, FileOffset, FrameDraft, SourceName};
 
 /// How often a source is looked through although changes are reported: what notification may have missed is found
-/// after that time at the latest. Costs about 2 µs a file, which for 10,000 files is a five-hundredth of one core.
+/// after that time at the latest. A look takes about 3 µs a file, almost all of it in `statx`: with 10,000 files a
+/// third of a percent of one core.
 pub(super) const SAFETY_LOOK: Duration = Duration::from_secs(10);
 /// After this time a file that is nowhere to be found is forgotten, where its directory is there on the same file
 /// system. Before, it might come back: moved to and fro, or restored.
@@ -231,9 +232,7 @@ impl Roster {
     fn look_at(&mut self, source: usize, path: &Path, now: Instant) {
         match identity::stat_path(path) {
             Ok(stat) if stat.is_regular() => {
-                if let Some(source) = self.sources.get_mut(source) {
-                    source.reported.remove(path);
-                }
+                self.report_no_more(source, path);
                 self.found(source, path, &stat, now);
             }
             Ok(stat) => {
@@ -241,9 +240,7 @@ impl Roster {
                 self.refuse(source, path, stat.kind);
             }
             Err(error) if is_absence(&error) => {
-                if let Some(source) = self.sources.get_mut(source) {
-                    source.reported.remove(path);
-                }
+                self.report_no_more(source, path);
                 self.vacate(source, path, now);
             }
             Err(error) => self.report(source, path, &error, "a file cannot be looked at"),
@@ -254,6 +251,13 @@ impl Roster {
     fn found(&mut self, source: usize, path: &Path, stat: &Stat, now: Instant) {
         let Some(followed) = self.sources.get(source) else { return };
         let holder = followed.by_path.get(path).copied();
+        if let Some((key, file)) = holder.and_then(|key| Some((key, self.files.get(&key)?)))
+            && matches!(file.place, Place::Matched | Place::Renamed)
+            && identity::same_identity(&file.identity, &stat.identity)
+        {
+            // As almost always.
+            return self.seen(key, file.place, stat, now);
+        }
         let skip_content = followed.skip_present;
         let place = if followed.pattern.matches(path) { Place::Matched } else { Place::Renamed };
         match (holder, self.known(source, stat)) {
@@ -593,6 +597,15 @@ impl Roster {
             && source.report_once(path)
         {
             tracing::warn!(source = %source.name, path = %path.display(), %error, "{message}");
+        }
+    }
+
+    /// The trouble with a path is over: the next one is reported again.
+    fn report_no_more(&mut self, source: usize, path: &Path) {
+        if let Some(source) = self.sources.get_mut(source)
+            && !source.reported.is_empty()
+        {
+            source.reported.remove(path);
         }
     }
 

@@ -192,7 +192,7 @@ fn global(url: &str) -> Global {
         timeout: Duration::from_secs(10),
         shutdown: Duration::from_secs(5),
         compression: Compression::None,
-        headers: vec![("X-Api-Key".into(), "header-key".into())],
+        headers: vec![("X-Api-Key".into(), Secret::new("header-key".into()))],
         auth: Some(Auth::Bearer(Secret::new("bearer-token".into()))),
         tls: Tls::default(),
     }
@@ -410,7 +410,8 @@ async fn one_connection_serves_many_requests() {
 
 #[test]
 fn a_header_that_cannot_be_sent_is_named_without_its_value() {
-    let bad_value = Global { headers: vec![("X-Key".into(), "two\nlines".into())], ..global("http://h/") };
+    let bad_value =
+        Global { headers: vec![("X-Key".into(), Secret::new("two\nlines".into()))], ..global("http://h/") };
     let bad_token =
         Global { auth: Some(Auth::Bearer(Secret::new("two\nlines".into()))), ..global("http://h/") };
     for (global, name) in [(bad_value, "X-Key"), (bad_token, "authorization")] {

@@ -5,12 +5,14 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use super::{Process, Scene, log_agent};
+use super::{PATIENCE, Process, Scene, log_agent, wait_for};
 
 /// A running agent. It is killed when it is dropped.
 #[derive(Debug)]
 pub struct Agent {
     process: Process,
+    /// Where its own messages begin, after those of the agents before it.
+    messages_from: usize,
 }
 
 impl Agent {
@@ -29,7 +31,10 @@ impl Agent {
             .arg(scene.spool_dir())
             .current_dir(scene.path("."));
         change(&mut command);
-        Self { process: Process::start("agent", command, &Self::stderr_path(scene)) }
+        let stderr = Self::stderr_path(scene);
+        let before = std::fs::metadata(&stderr).map_or(0, |meta| meta.len());
+        let messages_from = usize::try_from(before).unwrap();
+        Self { process: Process::start("agent", command, &stderr), messages_from }
     }
 
     /// Where every agent of the scene writes its messages.
@@ -72,4 +77,26 @@ impl Agent {
     pub fn messages(&self) -> String {
         self.process.messages()
     }
+
+    /// What this one wrote to standard error so far.
+    pub fn said(&self) -> String {
+        let all = self.messages();
+        all.get(self.messages_from..).unwrap_or_default().to_owned()
+    }
+
+    /// Waits until it said this.
+    #[track_caller]
+    pub fn await_said(&self, what: &str) {
+        let awaited = format!("the agent says {what:?}");
+        wait_for(PATIENCE, &awaited, || self.said().contains(what));
+    }
+
+    /// Waits until it has opened its spool and follows its files.
+    #[track_caller]
+    pub fn await_started(&self) {
+        self.await_said(Self::STARTED);
+    }
+
+    /// What an agent says once it has opened its spool.
+    pub const STARTED: &str = " started agent=";
 }

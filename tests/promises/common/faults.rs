@@ -35,6 +35,8 @@ pub enum Fault {
     Hang,
     /// It is forwarded, and there is no answer until [`FaultProxy::release`].
     HangAfterForward,
+    /// It is forwarded, and the answer comes after [`FaultProxy::release`].
+    Hold,
     /// It is forwarded, and the answer comes one byte a second.
     Trickle,
     /// It is forwarded and answered, and then the connection is closed without a word.
@@ -344,6 +346,7 @@ impl Shared {
                 | Fault::LoseReply
                 | Fault::CutReply
                 | Fault::HangAfterForward
+                | Fault::Hold
                 | Fault::Trickle
                 | Fault::CloseAfter => {
                     // Where the collector is down, the agent sees what it would see without a proxy.
@@ -358,6 +361,10 @@ impl Shared {
                         Fault::HangAfterForward => {
                             self.hang(released);
                             return Ok(());
+                        }
+                        Fault::Hold => {
+                            self.hang(released);
+                            client.write_all(&reply)?;
                         }
                         Fault::Trickle => self.trickle(client, &reply, released)?,
                         _ => client.write_all(&reply)?,

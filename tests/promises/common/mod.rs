@@ -31,6 +31,7 @@ mod client;
 mod collector;
 mod faults;
 mod http;
+mod load;
 mod oracle;
 mod process;
 mod scene;
@@ -44,8 +45,10 @@ pub use client::{Shipment, spool_id};
 pub use collector::{Collector, Stats, Stored};
 pub use faults::{Fault, FaultProxy, Received};
 pub use http::{Answer, exchange, get, post};
+pub use load::{Load, Rhythm};
 pub use oracle::{
-    assert_delivered_exactly_once, assert_resends_identical, assert_stored_once, await_delivery,
+    assert_accounts_agree, assert_delivered_exactly_once, assert_resends_identical, assert_stored_once,
+    await_delivery,
 };
 pub use process::{Process, log_agent};
 pub use scene::{ConfigBuilder, Scene};

@@ -1,18 +1,27 @@
 //! What must hold once everything is delivered.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
 
-use super::{Collector, PATIENCE, Received, Stored, Writer, wait_for};
+use super::{Collector, PATIENCE, Received, Stored, Writer};
 
 /// How many lines of a kind are shown when they should not be there, or should.
 const SHOWN_MAX: usize = 3;
+/// How often is looked whether everything is stored; looking reads the whole out file.
+const POLL: Duration = Duration::from_millis(20);
 
-/// Waits until at least as many events are stored as the writers wrote.
+/// Waits until at least as many events are stored as the writers wrote. Where they do not come, says which.
 #[track_caller]
 pub fn await_delivery(writers: &[&Writer], collector: &Collector) {
     let expected: u64 = writers.iter().map(|writer| writer.count()).sum();
-    let what = format!("{expected} lines are stored");
-    wait_for(PATIENCE, &what, || collector.stored_count() >= expected);
+    let begun = Instant::now();
+    while collector.stored_count() < expected {
+        if begun.elapsed() > PATIENCE {
+            let complaints = complaints(writers, &collector.stored()).join("\n");
+            panic!("waited {PATIENCE:?} in vain for {expected} lines to be stored:\n{complaints}");
+        }
+        std::thread::sleep(POLL);
+    }
 }
 
 /// Asserts that every line that is complete in its file is stored exactly once under its source, as it was written; that
@@ -40,6 +49,23 @@ pub fn assert_resends_identical(requests: &[Received]) {
         assert_eq!(first.seq(), request.seq(), "ranges under the key {} changed", request.key());
         assert!(first.body == request.body, "the body under the key {} changed", request.key());
     }
+}
+
+/// Asserts that the collector's own account agrees: of each source the events that its writers wrote, under one spool id,
+/// numbered from 1 without a gap.
+#[track_caller]
+pub fn assert_accounts_agree(writers: &[&Writer], collector: &Collector) {
+    let mut expected: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
+    for writer in writers {
+        let ranges = expected.entry(writer.source().to_owned()).or_insert_with(|| vec![(1, 0)]);
+        ranges[0].1 += writer.count();
+    }
+    let stats = collector.stats();
+    let sources = stats.store.sources.iter();
+    let found: BTreeMap<_, _> = sources.map(|found| (found.source.clone(), found.ranges.clone())).collect();
+    assert_eq!(found.len(), stats.store.sources.len(), "a source came under two spool ids");
+    assert_eq!(found, expected);
+    assert_eq!(stats.store.events_stored, writers.iter().map(|writer| writer.count()).sum::<u64>());
 }
 
 fn complaints(writers: &[&Writer], stored: &[Stored]) -> Vec<String> {
