@@ -145,7 +145,7 @@ pub(super) fn read_run(reader: &mut FrameReader, first: Position, last: Position
 }
 
 /// Adds the events of `frame` from position `from` to position `to`, both included.
-fn push(content: &mut BatchContent, frame: &Frame, from: Position, to: Position) {
+pub(super) fn push(content: &mut BatchContent, frame: &Frame, from: Position, to: Position) {
     let skip = from.since(frame.header.first_position);
     let events = to.since(from) + 1;
     let mut events_left = EventIter::new(&frame.payload);

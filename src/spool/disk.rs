@@ -79,6 +79,33 @@ impl Disk {
         OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
     }
 
+    /// Makes a spool in the empty directory `to` of which everything may be changed without a change to this one: what
+    /// is written at an opening is copied, the rest linked to.
+    pub(super) fn clone_to(&self, to: &Path) -> io::Result<()> {
+        let to = Self::new(to);
+        to.create_dirs()?;
+        let mut segments: Vec<_> =
+            Self::list(&self.segments())?.iter().filter_map(|name| segment::parse_file_name(name)).collect();
+        segments.sort_unstable();
+        for (age, id) in segments.into_iter().rev().enumerate() {
+            let (from, to) = (self.segment(id), to.segment(id));
+            // Only the newest that is one is cut; a file in its place may hide it. `truncate` follows no link.
+            if age < 2 {
+                fs::copy(from, to)?;
+            } else {
+                std::os::unix::fs::symlink(from.canonicalize()?, to)?;
+            }
+        }
+        for dir in [self.ledger(), self.ledger().with_extension("old")] {
+            copy_dir(&dir, &to.root.join(dir.file_name().unwrap_or_default()))?;
+        }
+        for name in Self::list(&self.dead_letters())? {
+            let from = self.dead_letters().join(&name).canonicalize()?;
+            std::os::unix::fs::symlink(from, to.dead_letters().join(&name))?;
+        }
+        Ok(())
+    }
+
     /// Opens or creates a file for writing and reading, keeping its content.
     pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
@@ -114,7 +141,8 @@ impl Disk {
 
     /// Cuts a file of the spool to `len` bytes, durably.
     pub(super) fn truncate(path: &Path, len: u64) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(path)?;
+        let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        let file = OpenOptions::new().write(true).custom_flags(no_follow).open(path)?;
         file.set_len(len)?;
         file.sync_all()
     }
@@ -215,6 +243,23 @@ impl Disk {
         }
         Err(io::ErrorKind::AlreadyExists.into())
     }
+}
+
+/// Copies a directory with its files and directories; nothing where it does not exist.
+fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    if !from.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(to)?;
+    for name in Disk::list(from)? {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if from.is_dir() {
+            copy_dir(&from, &to)?;
+        } else {
+            fs::copy(from, to)?;
+        }
+    }
+    Ok(())
 }
 
 fn numbered(name: &str, number: u32) -> String {

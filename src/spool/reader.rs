@@ -65,23 +65,45 @@ pub(super) enum Found {
     BadHeader,
 }
 
+/// Reads the header of the frame at `offset` of a segment that counts for `len` bytes, and says how long it is with its
+/// names.
+pub(super) fn header_at(
+    file: &File,
+    segment: SegmentId,
+    offset: u64,
+    len: u64,
+) -> io::Result<Result<(FrameHeader, usize), FrameError>> {
+    let mut bytes = Vec::new();
+    read_header(file, segment, offset, len, &mut bytes)
+}
+
+/// Leaves what was read, at least the header, in `bytes`.
+fn read_header(
+    file: &File,
+    segment: SegmentId,
+    offset: u64,
+    len: u64,
+    bytes: &mut Vec<u8>,
+) -> io::Result<Result<(FrameHeader, usize), FrameError>> {
+    let left = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX);
+    bytes.resize(left.min(WINDOW), 0);
+    let read = disk::read_at(file, bytes, offset)?;
+    bytes.truncate(read);
+    let decoded = FrameHeader::decode(bytes, segment);
+    if decoded != Err(FrameError::Short) || left <= WINDOW {
+        return Ok(decoded);
+    }
+    bytes.resize(left.min(HEADER_MAX), 0);
+    let read = disk::read_at(file, bytes, offset)?;
+    bytes.truncate(read);
+    Ok(FrameHeader::decode(bytes, segment))
+}
+
 /// Reads the frame at `offset` of a segment that counts for `len` bytes.
 pub(super) fn frame_at(file: &File, segment: SegmentId, offset: u64, len: u64) -> io::Result<Found> {
-    let left = len.saturating_sub(offset);
-    let window = usize::try_from(left).unwrap_or(usize::MAX);
-    let mut bytes = vec![0; window.min(WINDOW)];
-    let read = disk::read_at(file, &mut bytes, offset)?;
-    bytes.truncate(read);
-    let mut decoded = FrameHeader::decode(&bytes, segment);
-    if decoded == Err(FrameError::Short) && window > WINDOW {
-        bytes.resize(window.min(HEADER_MAX), 0);
-        let read = disk::read_at(file, &mut bytes, offset)?;
-        bytes.truncate(read);
-        decoded = FrameHeader::decode(&bytes, segment);
-    }
-    let (header, header_len) = match decoded {
-        Ok(decoded) => decoded,
-        Err(_) => return Ok(Found::BadHeader),
+    let mut bytes = Vec::new();
+    let Ok((header, header_len)) = read_header(file, segment, offset, len, &mut bytes)? else {
+        return Ok(Found::BadHeader);
     };
     let payload_at = offset + header_len as u64;
     let end = payload_at + u64::from(header.payload_len);
