@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - A batch leaves here only after its boundaries are durable in the ledger.
-//! - A batch is a run of positions without a gap and of one spool id.
+//! - A batch is a run of positions without a gap and of one spool id. What cannot be read is counted with the cut that
+//!   passes over it.
 //! - Nothing is read twice: the frames that a batch was cut from are held until it is encoded. That is bounded by
 //!   `GROUP_BYTES` for the group being cut and as much for the one whose cut is on its way to the disk, and encoded
 //!   payloads by `READY_BYTES`. While the server is down this is all that is held.
@@ -21,7 +22,9 @@ use crate::config::Global;
 use crate::event::{EventIter, Position, Seq, SourceName};
 use crate::payload::JsonEncoder;
 use crate::retry::Ready;
-use crate::spool::{BatchRecord, Closed, Cut, CutOutcome, Cutter, Frame, GROUP_MAX, Pending, SpoolId, Step};
+use crate::spool::{
+    BatchRecord, Closed, Counts, Cut, CutOutcome, Cutter, Frame, GROUP_MAX, Missing, Pending, SpoolId, Step,
+};
 
 /// A group is cut once its batches hold so many bytes of lines: enough to hide the ledger's sync behind the encoding.
 const GROUP_BYTES: u64 = 2 << 20;
@@ -60,11 +63,10 @@ pub(crate) struct Aggregator {
     encoder: JsonEncoder,
     filling: Option<Filling>,
     group: Group,
-    /// Sequence numbers expected next; none where nothing is known of a source.
-    expected: BTreeMap<SourceName, Seq>,
     /// The first position that is not taken up.
     next: Position,
-    spool_id: Option<SpoolId>,
+    /// The id of what was taken up last.
+    spool_id: SpoolId,
     /// Where the wait for room in memory runs.
     runtime: Handle,
 }
@@ -88,11 +90,33 @@ impl Filling {
 }
 
 /// Batches that are full and not cut.
-#[derive(Default)]
 struct Group {
+    /// Where it begins.
+    from: Position,
+    /// The position after what is full or missing.
+    cursor: Position,
     batches: Vec<Filling>,
     bytes: u64,
-    damaged: Vec<(SourceName, u64)>,
+    /// Under the id of the last batch, for each source the sequence number after its last event.
+    cut_seqs: BTreeMap<SourceName, Seq>,
+    /// The id of the last batch.
+    spool_id: SpoolId,
+    /// Events that cannot be read.
+    damaged: Counts,
+}
+
+impl Group {
+    fn new(from: Position, spool_id: SpoolId) -> Self {
+        Self {
+            from,
+            cursor: from,
+            batches: Vec::new(),
+            bytes: 0,
+            cut_seqs: BTreeMap::new(),
+            spool_id,
+            damaged: Counts::new(),
+        }
+    }
 }
 
 /// A group whose cut is on its way to the disk.
@@ -115,18 +139,16 @@ impl From<Closed> for End {
 
 impl Aggregator {
     pub(crate) fn new(cutter: Cutter, limits: Limits, ready: mpsc::Sender<Ready>, runtime: Handle) -> Self {
-        let expected =
-            cutter.cut_seqs.iter().filter(|(_, seq)| seq.0 > 0).map(|(n, s)| (n.clone(), *s)).collect();
+        let next = cutter.reader.next_position();
         Self {
             encoder: JsonEncoder::new(&cutter.agent_name),
             limits,
             ready,
             room: Arc::new(Semaphore::new(READY_BYTES as usize)),
             filling: None,
-            group: Group::default(),
-            expected,
-            next: cutter.reader.next_position(),
-            spool_id: None,
+            group: Group::new(next, cutter.cut_id),
+            next,
+            spool_id: cutter.cut_id,
             cutter,
             runtime,
         }
@@ -136,7 +158,7 @@ impl Aggregator {
     pub(crate) fn run(mut self) {
         let mut on_its_way: Option<OnItsWay> = None;
         loop {
-            let caught_up = self.fill();
+            let Ok(caught_up) = self.fill() else { return };
             let now = clock::now();
             if caught_up && self.filling.as_ref().is_some_and(|filling| filling.due <= now) {
                 self.finish();
@@ -163,64 +185,47 @@ impl Aggregator {
     }
 
     /// Reads until the group is full or everything committed was read; says whether it was.
-    fn fill(&mut self) -> bool {
+    fn fill(&mut self) -> Result<bool, End> {
         while self.group.batches.len() < GROUP_MAX && self.group.bytes < GROUP_BYTES {
             match self.cutter.reader.step() {
                 Ok(Step::Frame(frame)) => self.absorb(&frame),
-                Ok(Step::Damaged(header)) => {
-                    let source = header.checkpoint.source.clone();
-                    let seq = header.first_seq.plus(u64::from(header.events));
-                    self.finish();
-                    self.expect(&source, seq, u64::from(header.events));
-                    self.next = header.end_position();
-                }
-                Ok(Step::CaughtUp) => return true,
+                Ok(Step::Missing(missing)) => self.pass_over(&missing),
+                Ok(Step::CaughtUp) => return Ok(true),
                 Err(error) => {
                     tracing::error!(%error, "the spool cannot be read; delivery waits");
-                    std::thread::sleep(RETRY_EVERY);
-                    return true;
+                    if self.cutter.pause(RETRY_EVERY) {
+                        return Err(End::Stopped);
+                    }
+                    return Ok(true);
                 }
             }
         }
-        false
+        Ok(false)
     }
 
-    /// Notes the number that a source goes on with, and `missing` events before it.
-    fn expect(&mut self, source: &SourceName, seq: Seq, missing: u64) {
-        if missing > 0 {
-            tracing::error!(source = source.as_str(), events = missing, "events damaged in the spool");
-            self.group.damaged.push((source.clone(), missing));
+    /// Counts what cannot be read and goes on behind it.
+    fn pass_over(&mut self, missing: &Missing) {
+        self.finish();
+        let owners = self.cutter.owners(missing.first.max(self.next), missing.end);
+        for (source, events) in &owners {
+            tracing::error!(source = source.as_str(), events, "events damaged in the spool");
+            *self.group.damaged.entry(source.clone()).or_default() += events;
         }
-        self.expected.insert(source.clone(), seq);
+        self.next = self.next.max(missing.end);
+        self.group.cursor = self.next;
     }
 
     /// Adds a frame's events to the batch that is filled, finishing as many batches as they fill.
     fn absorb(&mut self, frame: &Frame) {
-        let header = &frame.header;
-        if self.spool_id.is_some_and(|id| id != frame.spool_id) {
-            // Sequence numbers begin again under a new id.
+        if self.spool_id != frame.spool_id {
             self.finish();
-            self.expected.clear();
+            self.spool_id = frame.spool_id;
         }
-        self.spool_id = Some(frame.spool_id);
         // Where a restart resumes in the middle of a frame, its first events were cut before.
-        let from = header.first_position.max(self.next);
-        if from != self.next {
-            self.finish();
-        }
-        let skip = from.since(header.first_position);
-        let first_seq = header.first_seq.plus(skip);
-        let missing = match self.expected.get(&header.checkpoint.source) {
-            Some(expected) if skip == 0 => first_seq.since(*expected),
-            _ => 0,
-        };
-        if missing > 0 {
-            self.finish();
-        }
-        let after = header.first_seq.plus(u64::from(header.events));
-        self.expect(&header.checkpoint.source, after, missing);
-        self.next = header.end_position();
-        if self.filling.as_ref().is_some_and(|filling| filling.has_no_place_for(&header.checkpoint.source)) {
+        let skip = self.next.since(frame.header.first_position);
+        self.next = frame.header.end_position();
+        let source = &frame.header.checkpoint.source;
+        if self.filling.as_ref().is_some_and(|filling| filling.has_no_place_for(source)) {
             self.finish();
         }
         self.spread(frame, skip);
@@ -296,30 +301,38 @@ impl Aggregator {
 
     /// Ends the batch that is filled.
     fn finish(&mut self) {
-        if let Some(filling) = self.filling.take() {
-            self.group.bytes += filling.bytes;
-            self.group.batches.push(filling);
+        let Some(filling) = self.filling.take() else { return };
+        let group = &mut self.group;
+        if group.spool_id != filling.spool_id {
+            // Sequence numbers begin again under a new id.
+            group.cut_seqs.clear();
+            group.spool_id = filling.spool_id;
         }
+        for range in filling.content.ranges() {
+            group.cut_seqs.insert(range.source, range.last.plus(1));
+        }
+        group.cursor = filling.record.id.last.plus(1);
+        group.bytes += filling.bytes;
+        group.batches.push(filling);
     }
 
     /// Hands the finished batches to the ledger.
     fn submit(&mut self) -> Result<Option<OnItsWay>, End> {
-        if self.group.batches.is_empty() {
+        if self.group.cursor == self.group.from {
             return Ok(None);
         }
-        let Group { batches, damaged, .. } = std::mem::take(&mut self.group);
-        let mut cut_seqs = BTreeMap::new();
-        for range in batches.iter().flat_map(|batch| batch.content.ranges()) {
-            cut_seqs.insert(range.source, range.last.plus(1));
-        }
+        let next = Group::new(self.group.cursor, self.group.spool_id);
+        let group = std::mem::replace(&mut self.group, next);
         let cut = Cut {
-            batches: batches.iter().map(|batch| batch.record).collect(),
-            cursor: batches.last().map_or(Position(0), |batch| batch.record.id.last.plus(1)),
-            cut_seqs: cut_seqs.into_iter().collect(),
-            damaged,
+            from: group.from,
+            batches: group.batches.iter().map(|batch| batch.record).collect(),
+            cursor: group.cursor,
+            spool_id: group.spool_id,
+            cut_seqs: group.cut_seqs,
+            damaged: group.damaged,
         };
         let pending = self.cutter.keeper.cut(cut)?;
-        Ok(Some(OnItsWay { batches, pending }))
+        Ok(Some(OnItsWay { batches: group.batches, pending }))
     }
 
     /// Waits until the cut is durable, then encodes and hands over its batches.
@@ -329,8 +342,7 @@ impl Aggregator {
             CutOutcome::Moved(position) => {
                 self.cutter.move_to(position);
                 self.filling = None;
-                self.group = Group::default();
-                self.expected.clear();
+                self.group = Group::new(position, self.spool_id);
                 self.next = position;
                 Ok(())
             }

@@ -53,6 +53,6 @@ impl Outbox for SpoolOutbox {
     }
 
     fn bury(&self, payload: &Payload, status: u16, response: &str) -> Result<(), OutboxError> {
-        Ok(self.batches.bury(payload.batch, status, response)?)
+        self.batches.bury(payload.batch, status, response).map_err(|_| OutboxError::Closed)
     }
 }

@@ -9,6 +9,7 @@ use super::dead_letter::DeadLetter;
 use super::keeper::{Closed, KeeperHandle};
 use super::ledger::{BatchRecord, Location};
 use super::log::Log;
+use super::missing;
 use super::reader::{FrameReader, Step};
 use super::segment::SpoolId;
 use super::view::{Filed, Shared};
@@ -71,8 +72,8 @@ impl Batches {
             let mut reader = FrameReader::new(self.log.clone(), batch.first, Some(filed.at), true);
             content::read_run(&mut reader, batch.first, batch.last)
         })?;
-        if !run.is_whole(batch.first, batch.last) {
-            return Err(self.replace(batch, filed, run)?);
+        if !run.is_whole() {
+            return Err(self.replace(batch, filed, &run)?);
         }
         let spool_id = self.log.find(batch.first).map_or(SpoolId([0; 16]), |(_, extent)| extent.spool_id);
         let content = match batch.part {
@@ -96,13 +97,18 @@ impl Batches {
         self.keeper.bisect(batch)
     }
 
-    /// Moves the only event of a batch to the dead letters, durably.
+    /// Moves the only event of a batch to the dead letters, durably. One that is damaged or was dropped meanwhile is
+    /// counted as that. Waits while the disk refuses.
     ///
     /// # Errors
-    /// Where it can no longer be read, or the spool is closed.
-    pub fn bury(&self, batch: BatchId, status: u16, response: &str) -> Result<(), BatchError> {
-        let read = self.read(batch)?;
-        let Some(run) = read.content.sources.first() else { return Err(Closed.into()) };
+    /// Where the spool is closed.
+    pub fn bury(&self, batch: BatchId, status: u16, response: &str) -> Result<(), Closed> {
+        let read = match self.read(batch) {
+            Ok(read) => read,
+            Err(BatchError::Replaced(_)) => return Ok(()),
+            Err(BatchError::Closed(closed)) => return Err(closed),
+        };
+        let Some(run) = read.content.sources.first() else { return Err(Closed) };
         let (line, detected) = run
             .slices
             .first()
@@ -118,7 +124,13 @@ impl Batches {
             response: response.to_owned(),
             line,
         };
-        Ok(self.keeper.bury(batch, letter)?)
+        while !self.keeper.bury(batch, letter.clone())? {
+            if self.log.is_closed() {
+                return Err(Closed);
+            }
+            self.log.wait_freed(crate::clock::now() + RETRY_EVERY);
+        }
+        Ok(())
     }
 
     fn filed(&self, batch: BatchId) -> Option<Filed> {
@@ -138,7 +150,7 @@ impl Batches {
                         return Ok(header.first_position.plus(seq.since(header.first_seq)));
                     }
                 }
-                Step::Damaged(_) => {}
+                Step::Missing(_) => {}
                 Step::CaughtUp => break,
             }
         }
@@ -146,19 +158,26 @@ impl Batches {
     }
 
     /// Puts the intact runs of a damaged batch in its place.
-    fn replace(&self, batch: BatchId, filed: Filed, run: Run) -> Result<BatchError, Closed> {
-        let by: Vec<_> = run
+    fn replace(&self, batch: BatchId, filed: Filed, run: &Run) -> Result<BatchError, Closed> {
+        let owners = |first, end| missing::owners(&self.log, &self.shared, first, end);
+        let salvage = self.retry(|| run.salvage(batch.part, owners))?;
+        let records: Vec<_> = salvage
             .intact
             .iter()
-            .map(|(first, last)| BatchId { first: *first, last: *last, part: None })
-            .filter(|id| self.filed(*id).is_none())
+            .map(|(first, last)| BatchRecord {
+                id: BatchId { first: *first, last: *last, part: None },
+                at: if *first == batch.first { filed.at } else { Location::default() },
+            })
             .collect();
-        let records = by.iter().map(|id| BatchRecord {
-            id: *id,
-            at: if id.first == batch.first { filed.at } else { Location::default() },
-        });
-        tracing::error!(batch = %batch, intact = by.len(), "a batch is damaged on disk; what is intact is sent");
-        self.keeper.replace(batch, records.collect(), run.damaged)?;
+        let by = records.iter().map(|record| record.id).collect();
+        let damaged: u64 = salvage.damaged.values().sum();
+        tracing::error!(
+            %batch,
+            events = damaged,
+            intact = records.len(),
+            "a batch is damaged on disk; what is intact is sent in smaller ones"
+        );
+        self.keeper.replace(batch, records, salvage.damaged)?;
         Ok(BatchError::Replaced(by))
     }
 

@@ -75,8 +75,15 @@ impl DeadLetters {
         let mut bytes = Vec::new();
         header.encode(&mut bytes);
         // After a failure the file is not used again: `active` was taken out.
-        disk::write_all(&file, &mut [IoSlice::new(&bytes), IoSlice::new(&payload)])?;
-        Disk::sync_data(&file)?;
+        let written = disk::write_all(&file, &mut [IoSlice::new(&bytes), IoSlice::new(&payload)])
+            .and_then(|()| Disk::sync_data(&file));
+        if let Err(error) = written {
+            if len == 0 {
+                // So that a disk that goes on refusing is not filled with the beginnings of files.
+                let _ = Disk::unlink(&self.disk.dead_letters().join(segment::file_name(id)));
+            }
+            return Err(error);
+        }
         self.active = Some((id, file, len + (bytes.len() + payload.len()) as u64));
         Ok(())
     }
@@ -130,7 +137,7 @@ pub(super) fn read_all(disk: &Disk) -> io::Result<BTreeMap<Position, DeadLetter>
                     end
                 }
                 Found::BadPayload(_, end) => end,
-                Found::BadHeader(_) => reader::find_frame(&file, id, at + 1, len)?.unwrap_or(len),
+                Found::BadHeader => reader::find_frame(&file, id, at + 1, len)?.unwrap_or(len),
             };
         }
     }

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use crate::event::SegmentId;
 use crate::spool::segment;
 
+/// Copies of damaged places are kept up to this size, all together: a disk that damages everything is not to be filled.
+const QUARANTINED_BYTES_MAX: u64 = 256 << 20;
+
 /// The directory of one spool.
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
@@ -76,6 +79,33 @@ impl Disk {
         OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
     }
 
+    /// Makes a spool in the empty directory `to` of which everything may be changed without a change to this one: what
+    /// is written at an opening is copied, the rest linked to.
+    pub(super) fn clone_to(&self, to: &Path) -> io::Result<()> {
+        let to = Self::new(to);
+        to.create_dirs()?;
+        let mut segments: Vec<_> =
+            Self::list(&self.segments())?.iter().filter_map(|name| segment::parse_file_name(name)).collect();
+        segments.sort_unstable();
+        for (age, id) in segments.into_iter().rev().enumerate() {
+            let (from, to) = (self.segment(id), to.segment(id));
+            // Only the newest that is one is cut; a file in its place may hide it. `truncate` follows no link.
+            if age < 2 {
+                fs::copy(from, to)?;
+            } else {
+                std::os::unix::fs::symlink(from.canonicalize()?, to)?;
+            }
+        }
+        for dir in [self.ledger(), self.ledger().with_extension("old")] {
+            copy_dir(&dir, &to.root.join(dir.file_name().unwrap_or_default()))?;
+        }
+        for name in Self::list(&self.dead_letters())? {
+            let from = self.dead_letters().join(&name).canonicalize()?;
+            std::os::unix::fs::symlink(from, to.dead_letters().join(&name))?;
+        }
+        Ok(())
+    }
+
     /// Opens or creates a file for writing and reading, keeping its content.
     pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
@@ -101,9 +131,18 @@ impl Disk {
         file.set_len(len)
     }
 
+    /// Makes segments and their names durable.
+    pub(super) fn sync_segments<'a>(&self, ids: impl Iterator<Item = &'a SegmentId>) -> io::Result<()> {
+        for id in ids {
+            Self::sync_all(&Self::open(&self.segment(*id))?)?;
+        }
+        Self::sync_dir(&self.segments())
+    }
+
     /// Cuts a file of the spool to `len` bytes, durably.
     pub(super) fn truncate(path: &Path, len: u64) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(path)?;
+        let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        let file = OpenOptions::new().write(true).custom_flags(no_follow).open(path)?;
         file.set_len(len)?;
         file.sync_all()
     }
@@ -166,13 +205,26 @@ impl Disk {
         let _ = fs::remove_file(self.reserve());
     }
 
-    /// Keeps bytes that could not be understood: `quarantine/NAME`, with a number behind it where that exists.
-    pub(super) fn quarantine_bytes(&self, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
-        let (path, mut file) = self.quarantine_file(name)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+    /// Keeps bytes that could not be understood in `quarantine/NAME`. The name says where they stood, so that a place
+    /// that is met again is kept once: `None` then.
+    pub(super) fn quarantine_bytes(&self, name: &str, bytes: &[u8]) -> io::Result<Option<PathBuf>> {
+        if Self::usage(&self.quarantine()).saturating_add(bytes.len() as u64) > QUARANTINED_BYTES_MAX {
+            return Err(io::Error::other(format!("quarantine holds {QUARANTINED_BYTES_MAX} bytes already")));
+        }
+        let path = self.quarantine().join(name);
+        let mut file = match Self::create_new(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let kept = file.write_all(bytes).and_then(|()| file.sync_all());
+        if let Err(error) = kept {
+            // Half of it would pass for all of it the next time.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
         Self::sync_dir(&self.quarantine())?;
-        Ok(path)
+        Ok(Some(path))
     }
 
     /// Moves a file or directory of the spool to `quarantine/`, never over another.
@@ -191,18 +243,23 @@ impl Disk {
         }
         Err(io::ErrorKind::AlreadyExists.into())
     }
+}
 
-    fn quarantine_file(&self, name: &str) -> io::Result<(PathBuf, File)> {
-        for number in 0..u32::MAX {
-            let path = self.quarantine().join(numbered(name, number));
-            match Self::create_new(&path) {
-                Ok(file) => return Ok((path, file)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
+/// Copies a directory with its files and directories; nothing where it does not exist.
+fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    if !from.is_dir() {
+        return Ok(());
     }
+    DirBuilder::new().recursive(true).mode(0o700).create(to)?;
+    for name in Disk::list(from)? {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if from.is_dir() {
+            copy_dir(&from, &to)?;
+        } else {
+            fs::copy(from, to)?;
+        }
+    }
+    Ok(())
 }
 
 fn numbered(name: &str, number: u32) -> String {
@@ -221,6 +278,23 @@ pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result
         }
     }
     Ok(done)
+}
+
+/// Whether the file holds nothing but zeros from `offset` on.
+pub(super) fn is_zero(file: &File, offset: u64) -> io::Result<bool> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut at = offset;
+    loop {
+        let read = read_at(file, &mut buffer, at)?;
+        let seen = buffer.get(..read).unwrap_or_default();
+        if seen.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        if read < buffer.len() {
+            return Ok(true);
+        }
+        at = at.saturating_add(read as u64);
+    }
 }
 
 /// The most slices that one system call takes (`IOV_MAX` on Linux).

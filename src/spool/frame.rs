@@ -52,6 +52,8 @@ pub(crate) struct FrameHeader {
     pub skipped: Option<SkipReason>,
     /// The segment that it was written to; a frame found elsewhere is a left-over of the file system.
     pub segment: SegmentId,
+    /// How long the segment was when the frame's group was written: what is before that was synced before.
+    pub group_at: u64,
     pub first_position: Position,
     pub first_seq: Seq,
     pub events: u32,
@@ -93,6 +95,7 @@ impl FrameHeader {
             forget: draft.forget,
             skipped: draft.skipped,
             segment,
+            group_at: 0,
             first_position,
             first_seq,
             events: draft.events.count(),
@@ -116,6 +119,7 @@ impl FrameHeader {
             forget: false,
             skipped: None,
             segment,
+            group_at: 0,
             first_position,
             first_seq: Seq(0),
             events: 0,
@@ -169,7 +173,8 @@ impl FrameHeader {
         out.put_u16(self.checkpoint.head.len);
         out.put_u16(self.checkpoint.tail.len);
         out.put_u32(self.payload_crc);
-        out.put(&[0; 12]);
+        out.put_u64(self.group_at);
+        out.put_u32(0);
         let mut crc = crc32fast::Hasher::new();
         crc.update(out.get(start..).unwrap_or_default());
         crc.update(source);
@@ -234,6 +239,7 @@ struct Fields {
     head: Witness,
     tail: Witness,
     payload_crc: u32,
+    group_at: u64,
     crc: u32,
 }
 
@@ -258,7 +264,8 @@ impl Fields {
         let (head_hash, tail_hash) = (cursor.u64()?, cursor.u64()?);
         let (head_len, tail_len) = (cursor.u16()?, cursor.u16()?);
         let payload_crc = cursor.u32()?;
-        cursor.bytes(12)?;
+        let group_at = cursor.u64()?;
+        cursor.u32()?;
         let crc = cursor.u32()?;
         Some(Self {
             kind,
@@ -278,6 +285,7 @@ impl Fields {
             head: Witness { len: head_len, hash: head_hash },
             tail: Witness { len: tail_len, hash: tail_hash },
             payload_crc,
+            group_at,
             crc,
         })
     }
@@ -301,6 +309,7 @@ impl Fields {
             forget: self.flags & FLAG_FORGET != 0,
             skipped,
             segment,
+            group_at: self.group_at,
             first_position: Position(self.first_position),
             first_seq: Seq(self.first_seq),
             events: self.events,
@@ -363,6 +372,7 @@ pub(super) mod tests {
                         forget,
                         skipped: skip.then_some(SkipReason::StartAtEnd),
                         segment: SegmentId(segment),
+                        group_at: start / 2,
                         first_position: Position(position),
                         first_seq: Seq(seq),
                         events,

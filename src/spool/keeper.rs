@@ -10,12 +10,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::dead_letter::{DeadLetter, DeadLetters};
 use super::disk::Disk;
 use super::ledger::{BatchRecord, Books, Changes, GROUP_MAX, Group, Ledger, LedgerError, Mark};
 use super::log::Log;
+use super::segment::SpoolId;
 use super::view::{Filed, Shared};
 use crate::batch::{BatchId, SourceRange};
 use crate::config::SyncMode;
@@ -27,6 +28,8 @@ const LINGER: Duration = Duration::from_millis(10);
 const COMMANDS_MAX: usize = 1024;
 /// How long the keeper waits before it tries again after the disk refused.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// How often it is tried to have the reserve again after it was given up.
+const RESERVE_EVERY: Duration = Duration::from_secs(10);
 /// A group that was bisected takes new parts up to this size, so that its value stays below 8 KiB.
 const GROUP_PARTS_MAX: usize = 180;
 /// Bytes held ready on the disk so that acknowledgements can be recorded when everything else is used up.
@@ -39,16 +42,23 @@ pub struct Closed;
 
 type Reply<T> = SyncSender<Result<T, Closed>>;
 
+/// Events of each source.
+pub(crate) type Counts = BTreeMap<SourceName, u64>;
+
 /// Batches cut in one step.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Cut {
+    /// Where the step begins: the cursor after the step before.
+    pub from: Position,
     pub batches: Vec<BatchRecord>,
-    /// The position after the last of them.
+    /// The position after all that was cut or found damaged.
     pub cursor: Position,
-    /// For each source in them, the sequence number after the last event.
-    pub cut_seqs: Vec<(SourceName, Seq)>,
+    /// The id of the events before the cursor.
+    pub spool_id: SpoolId,
+    /// For each source met under that id, the sequence number after its last event.
+    pub cut_seqs: BTreeMap<SourceName, Seq>,
     /// Events that were found damaged on the way.
-    pub damaged: Vec<(SourceName, u64)>,
+    pub damaged: Counts,
 }
 
 #[derive(Debug)]
@@ -56,10 +66,12 @@ enum Command {
     Cut(Cut, Reply<CutOutcome>),
     Acknowledge(BatchId, Vec<SourceRange>),
     Bisect(BatchId, Reply<[BatchId; 2]>),
-    Bury(BatchId, Box<DeadLetter>, Reply<()>),
-    Replace(BatchId, Vec<BatchRecord>, Vec<(SourceName, u64)>, Reply<()>),
+    Bury(BatchId, Box<DeadLetter>, Reply<bool>),
+    Replace(BatchId, Vec<BatchRecord>, Counts, Reply<()>),
     Mark(Box<Mark>),
     DropOldest(Reply<bool>),
+    Tidy,
+    Stop,
 }
 
 /// The way to the keeper, for every thread.
@@ -75,7 +87,8 @@ pub(crate) struct KeeperHandle {
 pub(crate) enum CutOutcome {
     /// Its batches are durable and may be sent.
     Durable,
-    /// Some of its events were dropped meanwhile: nothing was cut, and cutting goes on at this position.
+    /// It does not begin at the cursor, as some of its events were dropped meanwhile: nothing was cut, and cutting goes
+    /// on at this position.
     Moved(Position),
 }
 
@@ -120,7 +133,8 @@ impl KeeperHandle {
         self.ask_and_wait(|reply| Command::Bisect(batch, reply))
     }
 
-    pub(super) fn bury(&self, batch: BatchId, letter: DeadLetter) -> Result<(), Closed> {
+    /// Says whether the letter could be written.
+    pub(super) fn bury(&self, batch: BatchId, letter: DeadLetter) -> Result<bool, Closed> {
         self.ask_and_wait(|reply| Command::Bury(batch, Box::new(letter), reply))
     }
 
@@ -128,7 +142,7 @@ impl KeeperHandle {
         &self,
         batch: BatchId,
         by: Vec<BatchRecord>,
-        damaged: Vec<(SourceName, u64)>,
+        damaged: Counts,
     ) -> Result<(), Closed> {
         self.ask_and_wait(|reply| Command::Replace(batch, by, damaged, reply))
     }
@@ -136,6 +150,18 @@ impl KeeperHandle {
     pub(super) fn mark(&self, mark: Mark) {
         // The mark is the second witness; the snapshot of the next segment is the first.
         let _ = self.commands.send(Command::Mark(Box::new(mark)));
+    }
+
+    /// Unlinks the segments that are not needed any more, as every commit does, and has the reserve again after that.
+    pub(super) fn tidy(&self) {
+        // One that is gone leaves them to the next start.
+        let _ = self.commands.send(Command::Tidy);
+    }
+
+    /// Ends the keeper once everything that was said before is durable.
+    pub(super) fn stop(&self) {
+        // One that is gone has ended.
+        let _ = self.commands.send(Command::Stop);
     }
 
     /// Drops the oldest sealed segment's events; says whether there was one.
@@ -155,6 +181,10 @@ pub(super) struct Keeper {
     dead: DeadLetters,
     sync: SyncMode,
     next_group: u64,
+    /// The reserve was given up, and when it was last tried to have it again.
+    reserve_tried: Option<Instant>,
+    /// The ledger could not be written until the spool was closed: nothing is accepted any more.
+    failed: bool,
 }
 
 /// What one commit has gathered.
@@ -167,8 +197,11 @@ struct Gathered {
     filed: Vec<(BatchId, Filed)>,
     gone: Vec<BatchId>,
     /// Answers to give once everything is durable.
-    answers: Vec<Box<dyn FnOnce(Result<(), Closed>)>>,
+    answers: Vec<Answer>,
+    stop: bool,
 }
+
+type Answer = Box<dyn FnOnce(Result<(), Closed>)>;
 
 impl Keeper {
     pub(super) fn new(
@@ -182,19 +215,34 @@ impl Keeper {
     ) -> (Self, KeeperHandle) {
         let (sender, commands) = channel();
         let next_group = books.groups.keys().next_back().map_or(1, |last| last.saturating_add(1));
-        let keeper =
-            Self { commands, ledger: Some(ledger), books, profile, log, shared, dead, sync, next_group };
+        let keeper = Self {
+            commands,
+            ledger: Some(ledger),
+            books,
+            profile,
+            log,
+            shared,
+            dead,
+            sync,
+            next_group,
+            reserve_tried: None,
+            failed: false,
+        };
         (keeper, KeeperHandle { commands: sender })
     }
 
-    /// Serves until every handle is gone, then leaves the ledger complete.
+    /// Serves until it is told to stop or every handle is gone, then leaves the ledger complete.
     pub(super) fn run(mut self) {
-        while let Ok(first) = self.commands.recv() {
+        let mut stop = false;
+        while !stop && let Ok(first) = self.commands.recv() {
             let mut alone = matches!(first, Command::Acknowledge(..));
             let mut gathered = Gathered::default();
             self.apply(first, &mut gathered);
             let deadline = crate::clock::now() + LINGER;
             for _ in 1..COMMANDS_MAX {
+                if gathered.stop {
+                    break;
+                }
                 let wait = if alone {
                     deadline.saturating_duration_since(crate::clock::now())
                 } else {
@@ -208,6 +256,7 @@ impl Keeper {
                     Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
                 }
             }
+            stop = gathered.stop;
             self.commit(gathered);
         }
         self.leave();
@@ -227,20 +276,24 @@ impl Keeper {
                     }
                 }
             }
-            Command::Bisect(batch, reply) => match self.bisect(batch, gathered) {
-                Some(halves) => gathered.answer(reply, halves),
-                None => gathered.refuse(reply),
+            Command::Bisect(batch, reply) => match batch.halves() {
+                Some(halves) => {
+                    // One that was dropped meanwhile has halves that are as little outstanding as itself.
+                    self.bisect(batch, halves, gathered);
+                    gathered.answer(reply, halves);
+                }
+                None => gathered.refuse(&reply),
             },
             Command::Bury(batch, letter, reply) => match self.dead.append(&letter) {
                 Ok(()) => {
                     if self.remove(batch, gathered) {
                         self.account(&letter.source, gathered).account.dead += 1;
                     }
-                    gathered.answer(reply, ());
+                    gathered.answer(reply, true);
                 }
                 Err(error) => {
                     tracing::error!(%error, "a dead letter could not be written; its batch is kept");
-                    gathered.refuse(reply);
+                    gathered.answer(reply, false);
                 }
             },
             Command::Replace(batch, by, damaged, reply) => {
@@ -255,6 +308,8 @@ impl Keeper {
                 let dropped = self.drop_oldest(gathered);
                 gathered.answer(reply, dropped);
             }
+            Command::Tidy => self.reserve_tried = Some(crate::clock::now()),
+            Command::Stop => gathered.stop = true,
         }
     }
 
@@ -264,9 +319,10 @@ impl Keeper {
     }
 
     fn cut(&mut self, cut: Cut, gathered: &mut Gathered) -> CutOutcome {
-        if cut.batches.first().is_some_and(|record| record.id.first < self.books.cursor) {
+        if cut.from != self.books.cursor {
             return CutOutcome::Moved(self.books.cursor);
         }
+        self.begin_cut_id(cut.spool_id, gathered);
         for (name, seq) in cut.cut_seqs {
             self.account(&name, gathered).cut = seq;
         }
@@ -274,9 +330,20 @@ impl Keeper {
             self.account(&name, gathered).account.damaged += events;
         }
         self.books.cursor = self.books.cursor.max(cut.cursor);
-        gathered.changes.cursor(self.books.cursor);
+        gathered.changes.cursor(self.books.cursor, self.books.cut_id);
         self.file(self.profile, cut.batches, gathered);
         CutOutcome::Durable
+    }
+
+    /// Sequence numbers go with an id: under another one those of all sources begin again.
+    fn begin_cut_id(&mut self, spool_id: SpoolId, gathered: &mut Gathered) {
+        if self.books.cut_id != spool_id {
+            self.books.cut_id = spool_id;
+            for (name, record) in &mut self.books.sources {
+                record.cut = Seq(0);
+                gathered.sources.insert(name.clone());
+            }
+        }
     }
 
     fn file(&mut self, profile: u32, batches: Vec<BatchRecord>, gathered: &mut Gathered) {
@@ -311,8 +378,8 @@ impl Keeper {
         removed
     }
 
-    fn bisect(&mut self, batch: BatchId, gathered: &mut Gathered) -> Option<[BatchId; 2]> {
-        let halves = batch.halves()?;
+    /// Puts `halves` in the place of `batch`, if it is outstanding.
+    fn bisect(&mut self, batch: BatchId, halves: [BatchId; 2], gathered: &mut Gathered) -> Option<()> {
         let number = self.group_of(batch, gathered)?;
         let group = self.books.groups.get_mut(&number)?;
         let index = group.batches.iter().position(|record| record.id == batch)?;
@@ -330,16 +397,10 @@ impl Keeper {
             group.batches.remove(index);
             self.file(profile, records.to_vec(), gathered);
         }
-        Some(halves)
+        Some(())
     }
 
-    fn replace(
-        &mut self,
-        batch: BatchId,
-        by: Vec<BatchRecord>,
-        damaged: &[(SourceName, u64)],
-        gathered: &mut Gathered,
-    ) {
+    fn replace(&mut self, batch: BatchId, by: Vec<BatchRecord>, damaged: &Counts, gathered: &mut Gathered) {
         let profile = self
             .group_of(batch, gathered)
             .and_then(|number| self.books.groups.get(&number))
@@ -359,7 +420,7 @@ impl Keeper {
         let oldest =
             segments.iter().find(|(id, extent)| extent.sealed && extent.end > frontier && Some(**id) != last);
         let Some((id, extent)) = oldest else { return false };
-        match super::drop_oldest::plan(&self.log, &self.books, *extent) {
+        match super::drop_oldest::plan(&self.log, &self.shared, &self.books, *extent) {
             Ok(plan) => {
                 for batch in &plan.gone {
                     self.remove(*batch, gathered);
@@ -367,14 +428,15 @@ impl Keeper {
                 for (name, events) in &plan.dropped {
                     self.account(name, gathered).account.dropped += events;
                 }
-                for (name, seq) in plan.cut_seqs {
-                    self.account(&name, gathered).cut = seq;
+                for (name, events) in &plan.damaged {
+                    self.account(name, gathered).account.damaged += events;
                 }
                 if self.books.cursor < plan.cursor {
                     self.books.cursor = plan.cursor;
-                    gathered.changes.cursor(plan.cursor);
+                    // What was dropped uncut leaves it open where the sources go on.
+                    self.begin_cut_id(SpoolId([0; 16]), gathered);
+                    gathered.changes.cursor(plan.cursor, self.books.cut_id);
                 }
-                self.file(self.profile, plan.kept, gathered);
                 let events: u64 = plan.dropped.values().sum();
                 tracing::error!(segment = id.0, events, "the spool is full: its oldest events are dropped");
                 true
@@ -386,7 +448,7 @@ impl Keeper {
         }
     }
 
-    /// Makes everything gathered durable, then answers, shows and unlinks.
+    /// Makes everything gathered durable, then shows, unlinks and answers.
     fn commit(&mut self, mut gathered: Gathered) {
         for number in std::mem::take(&mut gathered.groups) {
             match self.books.groups.get(&number) {
@@ -397,14 +459,18 @@ impl Keeper {
                 self.books.groups.remove(&number);
             }
         }
-        for name in std::mem::take(&mut gathered.sources) {
-            if let Some(record) = self.books.sources.get(&name) {
-                gathered.changes.source(&name, record);
+        for name in &gathered.sources {
+            if let Some(record) = self.books.sources.get(name) {
+                gathered.changes.source(name, record);
             }
         }
         if !gathered.changes.is_empty() {
             self.write(std::mem::take(&mut gathered.changes));
             self.compact();
+        }
+        if self.failed {
+            gathered.answers.drain(..).for_each(|answer| answer(Err(Closed)));
+            return;
         }
         let frontier = self.books.frontier();
         {
@@ -415,63 +481,86 @@ impl Keeper {
             for id in gathered.gone {
                 view.batches.remove(&id);
             }
+            for name in gathered.sources {
+                if let Some(record) = self.books.sources.get(&name) {
+                    view.sources.insert(name, *record);
+                }
+            }
             view.frontier = frontier;
-            view.accounts =
-                self.books.sources.iter().map(|(name, record)| (name.clone(), record.account)).collect();
-        }
-        for answer in gathered.answers {
-            answer(Ok(()));
+            view.cut_id = self.books.cut_id;
         }
         self.unlink(frontier);
+        gathered.answers.drain(..).for_each(|answer| answer(Ok(())));
     }
 
-    /// Writes to the ledger; where that fails, to a new one that holds everything.
+    /// Writes to the ledger; where that fails, to a new one that holds everything, until that succeeds or the spool is
+    /// closed.
     fn write(&mut self, changes: Changes) {
+        if self.failed {
+            return;
+        }
         let first = match &self.ledger {
             Some(ledger) => ledger.commit(changes),
             None => self.renew(),
         };
-        let Err(mut error) = first else { return };
-        tracing::warn!(%error, cause = ?error, "the ledger could not be written; it is written anew");
+        let Err(mut error) = first else { return self.keep_reserve() };
+        tracing::warn!(
+            error = crate::error_chain(&error),
+            "the ledger could not be written; it is written anew"
+        );
         loop {
             // The reserve makes room where the disk is full; it is made again once there is room.
             self.log.disk.give_up_reserve();
+            self.reserve_tried = Some(crate::clock::now());
             match self.renew() {
                 Ok(()) => break,
                 Err(again) => error = again,
             }
-            tracing::error!(%error, "the ledger cannot be written; delivery waits");
-            std::thread::sleep(RETRY_EVERY);
+            if self.log.is_closed() {
+                tracing::error!(
+                    error = crate::error_chain(&error),
+                    "the ledger cannot be written; what was delivered last is sent again after the next start"
+                );
+                self.failed = true;
+                return;
+            }
+            tracing::error!(
+                error = crate::error_chain(&error),
+                "the ledger cannot be written; delivery waits"
+            );
+            self.log.wait_freed(crate::clock::now() + RETRY_EVERY);
         }
-        if let Err(error) = self.log.disk.keep_reserve(RESERVE_BYTES) {
-            tracing::warn!(%error, "no reserve could be kept for a full disk");
+    }
+
+    /// Has the reserve again once there is room for it.
+    fn keep_reserve(&mut self) {
+        let now = crate::clock::now();
+        if self.reserve_tried.is_some_and(|tried| now.duration_since(tried) >= RESERVE_EVERY) {
+            self.reserve_tried = match self.log.disk.keep_reserve(RESERVE_BYTES) {
+                Ok(()) => None,
+                Err(_) => Some(now),
+            };
         }
     }
 
     /// Writes a ledger anew that sled has let grow.
     fn compact(&mut self) {
-        let Some(ledger) = self.ledger.take_if(|ledger| ledger.has_outgrown()) else { return };
-        match ledger.replace(&self.log.disk, &self.books) {
-            Ok(ledger) => {
-                tracing::debug!("the ledger was written anew");
-                self.ledger = Some(ledger);
+        if self.ledger.as_ref().is_some_and(Ledger::has_outgrown) {
+            match self.renew() {
+                Ok(()) => tracing::debug!("the ledger was written anew"),
+                // The next write finds no ledger and makes one.
+                Err(error) => {
+                    tracing::warn!(error = crate::error_chain(&error), "the ledger could not be compacted");
+                }
             }
-            // The next write finds no ledger and makes one.
-            Err(error) => tracing::warn!(%error, "the ledger could not be compacted"),
         }
     }
 
+    /// Writes the ledger anew from memory. The one on the disk stays until the new one is whole.
     fn renew(&mut self) -> Result<(), LedgerError> {
-        let path = self.log.disk.ledger();
         // Dropped first, so that its lock is released.
         self.ledger = None;
-        if path.exists() {
-            self.log
-                .disk
-                .quarantine_path(&path)
-                .map_err(|source| LedgerError::Io { path: path.clone(), source })?;
-        }
-        self.ledger = Some(Ledger::create(&path, self.sync, &self.books)?);
+        self.ledger = Some(Ledger::write_anew(&self.log.disk, self.sync, &self.books)?);
         Ok(())
     }
 
@@ -491,16 +580,10 @@ impl Keeper {
 
     /// Notes a clean end: nothing that was sent is unsynced.
     fn leave(mut self) {
-        if self.sync == SyncMode::Group || self.books.meta.unsynced_boot == [0; 16] {
+        if self.failed || self.sync == SyncMode::Group || self.books.meta.unsynced_boot == [0; 16] {
             return;
         }
-        let synced = self
-            .log
-            .segments()
-            .keys()
-            .try_for_each(|id| Disk::open(&self.log.disk.segment(*id)).and_then(|file| Disk::sync_all(&file)))
-            .and_then(|()| Disk::sync_dir(&self.log.disk.segments()));
-        if synced.is_ok() {
+        if self.log.disk.sync_segments(self.log.segments().keys()).is_ok() {
             self.books.meta.unsynced_boot = [0; 16];
             let mut changes = Changes::default();
             changes.meta(&self.books.meta);
@@ -517,11 +600,8 @@ impl Gathered {
         }));
     }
 
-    fn refuse<T>(&self, reply: Reply<T>) {
+    fn refuse<T>(&self, reply: &Reply<T>) {
         // Whoever asked may have gone meanwhile.
         let _ = reply.send(Err(Closed));
     }
 }
-
-/// Events of each source in some ranges.
-pub(super) type Counts = BTreeMap<SourceName, u64>;

@@ -45,6 +45,7 @@ const KEY_GROUP: u8 = b'g';
 const KEY_SOURCE: u8 = b's';
 const KEY_PROFILE: u8 = b'p';
 const KEY_MARK: &[u8] = b"m";
+const KEY_NEXT_SEQ: u8 = b'q';
 const KEY_CHECKPOINT: u8 = b'c';
 
 /// Where a frame stands.
@@ -73,7 +74,7 @@ pub(super) struct Group {
 /// What the ledger knows of a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SourceRecord {
-    /// Sequence number of its first event that is not cut.
+    /// Sequence number of its first event that is not cut, under [`Books::cut_id`]; 0 where that is not known.
     pub cut: Seq,
     pub account: Account,
 }
@@ -95,6 +96,8 @@ pub(super) struct Mark {
     pub segment: SegmentId,
     /// The position after it.
     pub position: Position,
+    /// The id of its events, which the sequence numbers go with.
+    pub spool_id: SpoolId,
     pub next_seqs: BTreeMap<SourceName, Seq>,
     pub checkpoints: BTreeMap<CheckpointKey, Checkpoint>,
 }
@@ -105,6 +108,8 @@ pub(super) struct Books {
     pub meta: Meta,
     /// The first position that is not cut into a batch.
     pub cursor: Position,
+    /// The id of the events that were cut last.
+    pub cut_id: SpoolId,
     /// Groups by the number they were filed under.
     pub groups: BTreeMap<u64, Group>,
     pub sources: BTreeMap<SourceName, SourceRecord>,
@@ -118,6 +123,7 @@ impl Books {
         Self {
             meta,
             cursor,
+            cut_id: meta.spool_id,
             groups: BTreeMap::new(),
             sources: BTreeMap::new(),
             profiles: BTreeMap::new(),
@@ -167,8 +173,12 @@ impl Changes {
         self.insert(KEY_META, value);
     }
 
-    pub(super) fn cursor(&mut self, cursor: Position) {
-        self.insert(&key(KEY_CURSOR, &[]), cursor.0.to_le_bytes().to_vec());
+    /// Records the cursor, and the id of what stands before it.
+    pub(super) fn cursor(&mut self, cursor: Position, cut_id: SpoolId) {
+        let mut value = Vec::with_capacity(24);
+        value.put_u64(cursor.0);
+        value.put(&cut_id.0);
+        self.insert(&key(KEY_CURSOR, &[]), value);
     }
 
     /// Files the group, or removes it where it is empty.
@@ -202,16 +212,21 @@ impl Changes {
         self.insert(&key(KEY_PROFILE, &number.to_be_bytes()), agent_name.as_bytes().to_vec());
     }
 
-    /// Records the mark; of the checkpoints only those that differ from `before`.
+    /// Records the mark; of what it knows only what differs from `before`.
     pub(super) fn mark(&mut self, mark: &Mark, before: &Mark) {
-        let mut value = Vec::with_capacity(16 + mark.next_seqs.len() * 32);
+        let mut value = Vec::with_capacity(32);
         value.put_u64(mark.segment.0);
         value.put_u64(mark.position.0);
-        for (name, seq) in &mark.next_seqs {
-            value.put_sized(name.as_str().as_bytes());
-            value.put_u64(seq.0);
-        }
+        value.put(&mark.spool_id.0);
         self.insert(KEY_MARK, value);
+        for (name, seq) in &mark.next_seqs {
+            if before.next_seqs.get(name) != Some(seq) {
+                self.insert(&key(KEY_NEXT_SEQ, name.as_str().as_bytes()), seq.0.to_le_bytes().to_vec());
+            }
+        }
+        for name in before.next_seqs.keys().filter(|name| !mark.next_seqs.contains_key(name)) {
+            self.remove(&key(KEY_NEXT_SEQ, name.as_str().as_bytes()));
+        }
         for (id, checkpoint) in &mark.checkpoints {
             if before.checkpoints.get(id) != Some(checkpoint) {
                 let mut value = Vec::with_capacity(160);
@@ -227,7 +242,7 @@ impl Changes {
     fn everything(books: &Books) -> Self {
         let mut changes = Self::default();
         changes.meta(&books.meta);
-        changes.cursor(books.cursor);
+        changes.cursor(books.cursor, books.cut_id);
         for (number, group) in &books.groups {
             changes.group(*number, group);
         }
@@ -358,23 +373,27 @@ impl Ledger {
         self.file.metadata().is_ok_and(|meta| meta.len() > OUTGROWN_BYTES)
     }
 
-    /// Replaces this ledger by a new one that holds `books`. A crash in between leaves one of the two: see
-    /// [`Ledger::settle`].
+    /// Puts a ledger that holds `books` in the place of the one on the disk, which nobody has open. A crash in between
+    /// leaves one of the two whole: see [`Ledger::settle`].
     ///
     /// # Errors
-    /// Where the new one cannot be written, or the files not be moved.
-    pub(super) fn replace(self, disk: &Disk, books: &Books) -> Result<Self, LedgerError> {
-        let Self { db, file, path, sync } = self;
+    /// Where it cannot be written, or the files not be moved.
+    pub(super) fn write_anew(disk: &Disk, sync: SyncMode, books: &Books) -> Result<Self, LedgerError> {
+        let path = disk.ledger();
         let io = |source| LedgerError::Io { path: path.clone(), source };
-        drop((db, file));
         let (new, old) = (path.with_extension("new"), path.with_extension("old"));
         Disk::remove_dir(&new).map_err(io)?;
         drop(Self::create(&new, sync, books)?);
-        Disk::rename(&path, &old).map_err(io)?;
+        if path.exists() {
+            Disk::remove_dir(&old).map_err(io)?;
+            Disk::rename(&path, &old).map_err(io)?;
+        }
         Disk::rename(&new, &path).map_err(io)?;
         Disk::sync_dir(disk.root()).map_err(io)?;
-        Disk::remove_dir(&old).map_err(io)?;
-        Self::open(&path, sync)
+        let ledger = Self::open(&path, sync)?;
+        // What is left of the old one is removed at the next start.
+        let _ = Disk::remove_dir(&old);
+        Ok(ledger)
     }
 
     /// Finishes or undoes a replacement that a crash cut short.
@@ -502,12 +521,17 @@ impl Loaded {
             b'm' => {
                 self.books.mark.segment = SegmentId(cursor.u64()?);
                 self.books.mark.position = Position(cursor.u64()?);
-                while !cursor.is_empty() {
-                    let name = SourceName::from(cursor.text()?);
-                    self.books.mark.next_seqs.insert(name, Seq(cursor.u64()?));
-                }
+                self.books.mark.spool_id = SpoolId(cursor.array()?);
             }
-            KEY_CURSOR => self.cursor = Some(Position(cursor.u64()?)),
+            KEY_NEXT_SEQ => {
+                id.u16()?;
+                let name = SourceName::from(std::str::from_utf8(id.rest()).ok()?);
+                self.books.mark.next_seqs.insert(name, Seq(cursor.u64()?));
+            }
+            KEY_CURSOR => {
+                self.cursor = Some(Position(cursor.u64()?));
+                self.books.cut_id = SpoolId(cursor.array()?);
+            }
             KEY_GROUP => {
                 id.u16()?;
                 let number = u64::from_be_bytes(id.array()?);

@@ -58,17 +58,13 @@ impl Log {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The position after the last committed event.
-    pub(super) fn end(&self) -> Position {
-        self.state().end
-    }
-
     pub(super) fn extent(&self, segment: SegmentId) -> Option<Extent> {
         self.state().segments.get(&segment).copied()
     }
 
-    pub(super) fn last_segment(&self) -> Option<SegmentId> {
-        self.state().segments.keys().next_back().copied()
+    /// The newest segment.
+    pub(super) fn newest(&self) -> Option<(SegmentId, Extent)> {
+        self.state().segments.iter().next_back().map(|(id, extent)| (*id, *extent))
     }
 
     /// The segment that holds `position`, or else the next one after it.
@@ -148,13 +144,15 @@ impl Log {
         self.state().segments.clone()
     }
 
-    /// Takes out the sealed segments whose events are all before `frontier`, to be unlinked.
+    /// Takes out the sealed segments whose events are all before `frontier`, to be unlinked. The newest stays: its
+    /// snapshot and its frames are what is known of the files.
     pub(super) fn take_finished(&self, frontier: Position) -> Vec<SegmentId> {
         let mut state = self.state();
+        let newest = state.segments.keys().next_back().copied();
         let finished: Vec<_> = state
             .segments
             .iter()
-            .take_while(|(_, extent)| extent.sealed && extent.end <= frontier)
+            .take_while(|(id, extent)| extent.sealed && extent.end <= frontier && Some(**id) != newest)
             .map(|(id, _)| *id)
             .collect();
         for id in &finished {

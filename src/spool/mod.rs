@@ -17,6 +17,7 @@
 //! `codec` → `frame`, `segment` (pure layouts) → `disk` (the storage seam) → `log`, `reader`, `ledger` →
 //! `writer`, `keeper`, `recovery` → this file, which only wires.
 
+mod adopt;
 mod batches;
 mod budget;
 mod codec;
@@ -30,34 +31,35 @@ mod keeper;
 mod ledger;
 mod lock;
 mod log;
+mod missing;
 mod queue;
 mod reader;
 mod recovery;
 mod segment;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod view;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use batches::{BatchError, Batches, ReadBatch};
 pub use dead_letter::DeadLetter;
 pub use keeper::Closed;
-pub(crate) use keeper::{Cut, CutOutcome, KeeperHandle, Pending};
+pub(crate) use keeper::{Counts, Cut, CutOutcome, KeeperHandle, Pending};
 pub use ledger::LedgerError;
 pub(crate) use ledger::{BatchRecord, GROUP_MAX};
 pub use queue::Appender;
-pub(crate) use reader::{Frame, FrameReader, Step};
+pub(crate) use reader::{Frame, FrameReader, Missing, Step};
 pub use segment::{Account, SpoolId};
 
 use crate::config::{Global, OnFull, SyncMode};
-use crate::event::{Checkpoint, Position, Seq, SourceName};
+use crate::event::{Checkpoint, Position};
 use disk::Disk;
 use lock::Lock;
 use log::Log;
@@ -158,7 +160,7 @@ pub struct Spool {
     batches: Batches,
     checkpoints: Vec<Checkpoint>,
     cursor: Position,
-    cut_seqs: BTreeMap<SourceName, Seq>,
+    cut_id: SpoolId,
     writer: Option<JoinHandle<()>>,
     keeper: Option<JoinHandle<()>>,
     spool_id: SpoolId,
@@ -182,22 +184,32 @@ impl Spool {
         }
         let mut recovered = recovery::recover(&disk, options)?;
         let profile = enter_profile(&mut recovered, &options.agent_name)?;
-        let recovery::Recovered { ledger, books, segments, state, end, next_segment } = recovered;
+        let recovery::Recovered { ledger, books, segments, state, end, next_segment, new_id } = recovered;
         let log = Arc::new(Log::new(disk.clone(), segments, end));
         let shared = Arc::new(Shared::new(&books));
-        let queue = Arc::new(Queue::new(options.channel_bound));
         let dead = dead_letter::DeadLetters::open(disk).map_err(directory)?;
-        let checkpoints = state.checkpoints.values().cloned().collect();
-        let cut_seqs = books.sources.iter().map(|(name, record)| (name.clone(), record.cut)).collect();
-        let (cursor, meta) = (books.cursor, books.meta);
+        let (cursor, cut_id, meta) = (books.cursor, books.cut_id, books.meta);
         let profiles = Arc::new(books.profiles.clone());
         let (keeper, handle) =
             keeper::Keeper::new(ledger, books, profile, log.clone(), shared.clone(), dead, options.sync);
-        let writer = writer::Writer {
+        let mut spool = Self {
+            queue: Arc::new(Queue::new(options.channel_bound)),
             log: log.clone(),
-            queue: queue.clone(),
-            shared: shared.clone(),
-            keeper: handle.clone(),
+            batches: Batches { log: log.clone(), shared: shared.clone(), keeper: handle.clone(), profiles },
+            checkpoints: state.checkpoints.values().cloned().collect(),
+            cursor,
+            cut_id,
+            writer: None,
+            keeper: None,
+            spool_id: meta.spool_id,
+            profile,
+            _lock: lock,
+        };
+        let mut writer = writer::Writer {
+            log,
+            queue: spool.queue.clone(),
+            shared,
+            keeper: handle,
             budget: budget::Budget::new(options.max_spool_bytes, options.min_free_bytes, options.on_full),
             lineage: meta.lineage,
             spool_id: meta.spool_id,
@@ -210,20 +222,14 @@ impl Spool {
             next_position: end,
             trouble: writer::Trouble::default(),
         };
-        let batches = Batches { log: log.clone(), shared, keeper: handle, profiles };
-        Ok(Self {
-            queue,
-            log,
-            batches,
-            checkpoints,
-            cursor,
-            cut_seqs,
-            writer: Some(spawn("spool-writer", || writer.run()).map_err(directory)?),
-            keeper: Some(spawn("spool-keeper", || keeper.run()).map_err(directory)?),
-            spool_id: meta.spool_id,
-            profile,
-            _lock: lock,
-        })
+        if new_id {
+            // So that the segments say it too. Where the disk refuses, the next frame begins it.
+            writer.begin_segment();
+        }
+        // Where the second cannot be started, dropping the spool ends the first.
+        spool.keeper = Some(spawn("spool-keeper", || keeper.run()).map_err(directory)?);
+        spool.writer = Some(spawn("spool-writer", || writer.run()).map_err(directory)?);
+        Ok(spool)
     }
 
     /// The id under which new events are sent.
@@ -256,8 +262,9 @@ impl Spool {
         Cutter {
             reader: FrameReader::new(self.log.clone(), self.cursor, None, true),
             log: self.log.clone(),
+            shared: self.batches.shared.clone(),
             keeper: self.batches.keeper.clone(),
-            cut_seqs: self.cut_seqs.clone(),
+            cut_id: self.cut_id,
             agent_name: self.batches.profiles.get(&self.profile).cloned().unwrap_or_default(),
         }
     }
@@ -277,13 +284,19 @@ impl Spool {
         self.log.close();
     }
 
-    /// Closes the spool, once every [`Batches`] and cutter of it is gone: what they said is durable then.
-    pub fn close(mut self) {
+    /// Commits what was taken and leaves the ledger complete. A [`Batches`] or cutter that is still there finds the spool
+    /// closed. Dropping a spool does the same.
+    pub fn close(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
         self.stop_appending();
-        let Self { batches, keeper, _lock, .. } = self;
-        drop(batches);
-        if let Some(keeper) = keeper {
-            // As above.
+        self.batches.keeper.stop();
+        if let Some(keeper) = self.keeper.take() {
+            // A thread that panicked has nothing more to say than its message.
             let _ = keeper.join();
         }
     }
@@ -311,10 +324,11 @@ fn enter_profile(recovered: &mut recovery::Recovered, agent_name: &str) -> Resul
 pub(crate) struct Cutter {
     pub reader: FrameReader,
     pub keeper: KeeperHandle,
-    /// For each source the sequence number expected next; 0 where it is not known.
-    pub cut_seqs: BTreeMap<SourceName, Seq>,
+    /// The id of what was cut last.
+    pub cut_id: SpoolId,
     pub agent_name: String,
     log: Arc<Log>,
+    shared: Arc<Shared>,
 }
 
 impl Cutter {
@@ -328,9 +342,22 @@ impl Cutter {
         self.log.is_closed()
     }
 
+    /// Waits a while, or until no more frames will come. Says whether that is so.
+    pub(crate) fn pause(&self, wait: Duration) -> bool {
+        self.log.wait_freed(crate::clock::now() + wait);
+        self.log.is_closed()
+    }
+
+    /// Events of each source among the positions from `first` to before `end`, none of which can be read.
+    pub(crate) fn owners(&self, first: Position, end: Position) -> Counts {
+        missing::owners(&self.log, &self.shared, first, end).unwrap_or_else(|error| {
+            tracing::error!(%error, "damaged events cannot be counted by source");
+            Counts::new()
+        })
+    }
+
     /// Goes on reading at `position`.
     pub(crate) fn move_to(&mut self, position: Position) {
         self.reader = FrameReader::new(self.log.clone(), position, None, true);
-        self.cut_seqs.clear();
     }
 }

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - A frame is handed out only when its header and its payload pass their checksums.
 //! - What fails is stepped over, its bytes are kept in `quarantine/`, and the positions that are missing are said: a
-//!   reader never stops at damage and never hides it.
+//!   reader never stops at damage and never hides it. Positions go up without a hole, as frames or as [`Missing`].
 //! - Memory is bounded by one frame.
 
 use std::fs::File;
@@ -14,8 +14,7 @@ use super::disk::{self, Disk};
 use super::frame::{self, FrameError, FrameHeader, FrameKind, HEADER_MAX};
 use super::ledger::Location;
 use super::log::Log;
-use super::segment;
-use super::segment::SpoolId;
+use super::segment::{self, Snapshot, SpoolId};
 use crate::event::{Position, SegmentId};
 
 /// How much is read at first: a header with its names, and the whole frame where it is small.
@@ -40,10 +39,19 @@ pub(crate) struct Frame {
 pub(crate) enum Step {
     /// The next frame with events.
     Frame(Frame),
-    /// A frame whose payload is damaged; its header is intact and says what is missing.
-    Damaged(FrameHeader),
+    /// Positions whose events cannot be read.
+    Missing(Missing),
     /// Everything committed was read.
     CaughtUp,
+}
+
+/// Positions whose events cannot be read: their frame is damaged, or their segment is gone.
+#[derive(Debug)]
+pub(crate) struct Missing {
+    /// The first of them.
+    pub first: Position,
+    /// The position after the last of them.
+    pub end: Position,
 }
 
 /// What stands at one place of a segment.
@@ -54,26 +62,48 @@ pub(super) enum Found {
     /// An intact header whose payload is damaged or cut off, and where the next frame would begin.
     BadPayload(FrameHeader, u64),
     /// No header.
-    BadHeader(FrameError),
+    BadHeader,
+}
+
+/// Reads the header of the frame at `offset` of a segment that counts for `len` bytes, and says how long it is with its
+/// names.
+pub(super) fn header_at(
+    file: &File,
+    segment: SegmentId,
+    offset: u64,
+    len: u64,
+) -> io::Result<Result<(FrameHeader, usize), FrameError>> {
+    let mut bytes = Vec::new();
+    read_header(file, segment, offset, len, &mut bytes)
+}
+
+/// Leaves what was read, at least the header, in `bytes`.
+fn read_header(
+    file: &File,
+    segment: SegmentId,
+    offset: u64,
+    len: u64,
+    bytes: &mut Vec<u8>,
+) -> io::Result<Result<(FrameHeader, usize), FrameError>> {
+    let left = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX);
+    bytes.resize(left.min(WINDOW), 0);
+    let read = disk::read_at(file, bytes, offset)?;
+    bytes.truncate(read);
+    let decoded = FrameHeader::decode(bytes, segment);
+    if decoded != Err(FrameError::Short) || left <= WINDOW {
+        return Ok(decoded);
+    }
+    bytes.resize(left.min(HEADER_MAX), 0);
+    let read = disk::read_at(file, bytes, offset)?;
+    bytes.truncate(read);
+    Ok(FrameHeader::decode(bytes, segment))
 }
 
 /// Reads the frame at `offset` of a segment that counts for `len` bytes.
 pub(super) fn frame_at(file: &File, segment: SegmentId, offset: u64, len: u64) -> io::Result<Found> {
-    let left = len.saturating_sub(offset);
-    let window = usize::try_from(left).unwrap_or(usize::MAX);
-    let mut bytes = vec![0; window.min(WINDOW)];
-    let read = disk::read_at(file, &mut bytes, offset)?;
-    bytes.truncate(read);
-    let mut decoded = FrameHeader::decode(&bytes, segment);
-    if decoded == Err(FrameError::Short) && window > WINDOW {
-        bytes.resize(window.min(HEADER_MAX), 0);
-        let read = disk::read_at(file, &mut bytes, offset)?;
-        bytes.truncate(read);
-        decoded = FrameHeader::decode(&bytes, segment);
-    }
-    let (header, header_len) = match decoded {
-        Ok(decoded) => decoded,
-        Err(error) => return Ok(Found::BadHeader(error)),
+    let mut bytes = Vec::new();
+    let Ok((header, header_len)) = read_header(file, segment, offset, len, &mut bytes)? else {
+        return Ok(Found::BadHeader);
     };
     let payload_at = offset + header_len as u64;
     let end = payload_at + u64::from(header.payload_len);
@@ -98,6 +128,14 @@ pub(super) fn frame_at(file: &File, segment: SegmentId, offset: u64, len: u64) -
     Ok(Found::Frame(header, payload, end))
 }
 
+/// The snapshot at the head of a segment, if it can be read.
+pub(super) fn snapshot(file: &File, segment: SegmentId, len: u64) -> io::Result<Option<Snapshot>> {
+    Ok(match frame_at(file, segment, segment::HEADER_LEN as u64, len)? {
+        Found::Frame(header, payload, _) if header.kind == FrameKind::Snapshot => Snapshot::decode(&payload),
+        _ => None,
+    })
+}
+
 /// Looks for the next frame header at or behind `from`; `None` where there is none before `len`.
 pub(super) fn find_frame(file: &File, segment: SegmentId, from: u64, len: u64) -> io::Result<Option<u64>> {
     let finder = memchr::memmem::Finder::new(&frame::MAGIC);
@@ -109,7 +147,7 @@ pub(super) fn find_frame(file: &File, segment: SegmentId, from: u64, len: u64) -
         let seen = window.get(..read).unwrap_or_default();
         for found in finder.find_iter(seen) {
             let offset = at + found as u64;
-            if !matches!(frame_at(file, segment, offset, len)?, Found::BadHeader(_)) {
+            if !matches!(frame_at(file, segment, offset, len)?, Found::BadHeader) {
                 return Ok(Some(offset));
             }
         }
@@ -131,7 +169,8 @@ pub(super) fn quarantine(disk: &Disk, file: &File, segment: SegmentId, from: u64
         disk.quarantine_bytes(&format!("{}.{from}-{to}", segment::file_name(segment)), &bytes)
     });
     match kept {
-        Ok(path) => tracing::error!(
+        Ok(None) => {}
+        Ok(Some(path)) => tracing::error!(
             segment = segment.0,
             offset = from,
             bytes = to - from,
@@ -197,61 +236,75 @@ impl FrameReader {
     pub(crate) fn step(&mut self) -> io::Result<Step> {
         loop {
             let Some(open) = &mut self.open else {
-                let Some((segment, _)) = self.log.find(self.next) else { return Ok(Step::CaughtUp) };
+                let Some((segment, extent)) = self.log.find(self.next) else { return Ok(Step::CaughtUp) };
+                if extent.first > self.next {
+                    // The segment before it is gone.
+                    return Ok(self.missing(extent.first));
+                }
                 let file = Disk::open(&self.log.disk.segment(segment))?;
                 self.open = Some(Open { segment, file, offset: segment::HEADER_LEN as u64 });
                 continue;
             };
-            let extent = self.log.extent(open.segment);
-            let Some(extent) = extent.filter(|e| open.offset < e.len && e.end > self.next) else {
-                // At the end of what is committed here. Where events are missing at the end, they are passed over.
-                self.next = self.next.max(extent.map_or(self.next, |extent| extent.end));
+            let Some(extent) = self.log.extent(open.segment) else {
+                // Unlinked meanwhile.
+                self.open = None;
+                continue;
+            };
+            if open.offset >= extent.len || extent.end <= self.next {
+                if extent.end > self.next {
+                    return Ok(self.missing(extent.end));
+                }
                 if self.log.next(open.segment).is_none() {
                     return Ok(Step::CaughtUp);
                 }
                 self.open = None;
                 continue;
-            };
-            match frame_at(&open.file, open.segment, open.offset, extent.len)? {
+            }
+            let at = open.offset;
+            match frame_at(&open.file, open.segment, at, extent.len)? {
+                Found::Frame(header, ..) | Found::BadPayload(header, _)
+                    if header.kind == FrameKind::Events
+                        && header.first_position > self.next
+                        && self.next < extent.end =>
+                {
+                    // The frame is read again by the next step. What a successor took over is not this segment's.
+                    return Ok(self.missing(header.first_position.min(extent.end)));
+                }
                 Found::Frame(header, payload, end) => {
-                    let at = Location { segment: open.segment, offset: open.offset };
                     open.offset = end;
                     // Snapshots, checkpoints alone, and frames before the position that was asked for.
                     if header.kind != FrameKind::Events || header.end_position() <= self.next {
                         continue;
                     }
-                    // A successor has the positions from its first on: see `segment`.
-                    if header.first_position >= extent.end {
-                        open.offset = extent.len;
-                        continue;
-                    }
                     self.next = header.end_position();
+                    let at = Location { segment: open.segment, offset: at };
                     let payload = Arc::new(payload);
                     return Ok(Step::Frame(Frame { header, payload, at, spool_id: extent.spool_id }));
                 }
                 Found::BadPayload(header, end) => {
-                    if self.keeps_damage {
-                        quarantine(&self.log.disk, &open.file, open.segment, open.offset, end);
-                    }
                     open.offset = end;
+                    if self.keeps_damage {
+                        quarantine(&self.log.disk, &open.file, open.segment, at, end);
+                    }
                     if header.kind == FrameKind::Events && header.end_position() > self.next {
-                        self.next = header.end_position();
-                        return Ok(Step::Damaged(header));
+                        return Ok(self.missing(header.end_position().min(extent.end)));
                     }
                 }
-                Found::BadHeader(_) => {
-                    let found = find_frame(&open.file, open.segment, open.offset + 1, extent.len)?;
-                    let end = found.unwrap_or(extent.len);
-                    if self.keeps_damage {
-                        quarantine(&self.log.disk, &open.file, open.segment, open.offset, end);
-                    }
+                Found::BadHeader => {
+                    let end = find_frame(&open.file, open.segment, at + 1, extent.len)?.unwrap_or(extent.len);
                     open.offset = end;
-                    if found.is_none() {
-                        // Nothing more is in this segment; its positions end where the extent says.
-                        self.next = self.next.max(extent.end);
+                    if self.keeps_damage {
+                        quarantine(&self.log.disk, &open.file, open.segment, at, end);
                     }
                 }
             }
         }
+    }
+
+    /// Passes over the positions before `end`.
+    fn missing(&mut self, end: Position) -> Step {
+        let first = self.next;
+        self.next = end;
+        Step::Missing(Missing { first, end })
     }
 }

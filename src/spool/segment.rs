@@ -27,7 +27,7 @@ pub(super) const HEADER_LEN: usize = 80;
 
 /// 128 random bits. The lineage of a spool never changes; its id changes where a position might otherwise come to
 /// name a second content.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpoolId(pub [u8; 16]);
 
 impl fmt::Display for SpoolId {
@@ -53,7 +53,12 @@ pub(super) struct SegmentHeader {
     /// The id under which the segment's events are sent.
     pub spool_id: SpoolId,
     pub created: Timestamp,
+    /// It was written with `sync = "os"`: a machine that went down may have lost frames that were sent.
+    pub unsynced: bool,
 }
+
+/// Set in a segment's flags where it was written with `sync = "os"`.
+const FLAG_UNSYNCED: u32 = 1;
 
 /// Why bytes are not a segment header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +69,8 @@ pub(super) enum SegmentError {
     Short,
     #[error("the segment header fails its checksum")]
     Checksum,
+    #[error("it is named as another segment than it is")]
+    Misnamed,
     #[error("the segment has format version {0}, newer than {VERSION}, the newest that this log-agent reads")]
     Newer(u32),
 }
@@ -79,7 +86,7 @@ impl SegmentHeader {
         out.put(&self.lineage.0);
         out.put(&self.spool_id.0);
         out.put_i64(self.created.millis());
-        out.put_u32(0);
+        out.put_u32(if self.unsynced { FLAG_UNSYNCED } else { 0 });
         let crc = crc32fast::hash(out.get(start..).unwrap_or_default());
         out.put_u32(crc);
     }
@@ -110,6 +117,7 @@ impl SegmentHeader {
             lineage: SpoolId(cursor.array()?),
             spool_id: SpoolId(cursor.array()?),
             created: Timestamp::from_millis(cursor.i64()?),
+            unsynced: cursor.u32()? & FLAG_UNSYNCED != 0,
         }))
     }
 }
@@ -141,11 +149,23 @@ pub struct Account {
     pub earlier: u64,
 }
 
+impl Account {
+    /// Events that need nothing more, whatever became of them.
+    #[must_use]
+    pub const fn settled(&self) -> u64 {
+        self.acknowledged.saturating_add(self.dead).saturating_add(self.dropped).saturating_add(self.damaged)
+    }
+}
+
 /// All that is known at the head of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Snapshot {
     pub lineage: SpoolId,
     pub spool_id: SpoolId,
+    /// Position of the first event that the segment may have, as in its header.
+    pub position: Position,
+    /// As in the segment's header.
+    pub unsynced: bool,
     /// Every event before this position is acknowledged, dead, dropped or damaged.
     pub frontier: Position,
     /// For each source its next sequence number and its account.
@@ -158,6 +178,8 @@ impl Snapshot {
         let mut out = Vec::with_capacity(64 + self.sources.len() * 64 + self.checkpoints.len() * 160);
         out.put(&self.lineage.0);
         out.put(&self.spool_id.0);
+        out.put_u64(self.position.0);
+        out.put_u32(if self.unsynced { FLAG_UNSYNCED } else { 0 });
         out.put_u64(self.frontier.0);
         out.put_u32(u32::try_from(self.sources.len()).unwrap_or(u32::MAX));
         for (name, (next_seq, account)) in &self.sources {
@@ -177,6 +199,8 @@ impl Snapshot {
         let mut cursor = Cursor::new(bytes);
         let lineage = SpoolId(cursor.array()?);
         let spool_id = SpoolId(cursor.array()?);
+        let position = Position(cursor.u64()?);
+        let unsynced = cursor.u32()? & FLAG_UNSYNCED != 0;
         let frontier = Position(cursor.u64()?);
         let mut sources = BTreeMap::new();
         for _ in 0..cursor.u32()? {
@@ -189,7 +213,15 @@ impl Snapshot {
             let checkpoint = take_checkpoint(&mut cursor)?;
             checkpoints.insert(checkpoint.key(), checkpoint);
         }
-        cursor.is_empty().then_some(Self { lineage, spool_id, frontier, sources, checkpoints })
+        cursor.is_empty().then_some(Self {
+            lineage,
+            spool_id,
+            position,
+            unsynced,
+            frontier,
+            sources,
+            checkpoints,
+        })
     }
 }
 
@@ -249,6 +281,7 @@ mod tests {
             lineage: SpoolId([1; 16]),
             spool_id: SpoolId([2; 16]),
             created: Timestamp::from_millis(1_705_314_600_123),
+            unsynced: true,
         }
     }
 
@@ -295,6 +328,8 @@ mod tests {
             let snapshot = Snapshot {
                 lineage: SpoolId([3; 16]),
                 spool_id: SpoolId([4; 16]),
+                position: Position(frontier / 2),
+                unsynced: frontier % 2 == 1,
                 frontier: Position(frontier),
                 sources: sources.into_iter().map(|(name, (seq, acknowledged, dead, dropped, damaged, earlier))| {
                     (SourceName::from(name.as_str()), (Seq(seq), Account { acknowledged, dead, dropped, damaged, earlier }))

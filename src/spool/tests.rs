@@ -1,11 +1,13 @@
 //! The spool as a whole, in a temporary directory.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::batch::BatchId;
 use crate::event::{
-    EventBlock, FileIdentity, FileOffset, FrameDraft, FrameSink as _, SegmentId, Timestamp, Witness,
+    EventBlock, FileIdentity, FileOffset, FrameDraft, FrameSink as _, SegmentId, Seq, SourceName, Timestamp,
+    Witness,
 };
 
 pub(super) fn options(dir: &Path) -> SpoolOptions {
@@ -73,10 +75,12 @@ fn cut(spool: &Spool, batches: &[(u64, u64)]) -> Vec<BatchId> {
         .map(|(f, l)| BatchId { first: Position(*f), last: Position(*l), part: None })
         .collect();
     let cut = Cut {
+        from: ids[0].first,
         batches: ids.iter().map(|id| BatchRecord { id: *id, at: Default::default() }).collect(),
         cursor: Position(batches.last().unwrap().1 + 1),
-        cut_seqs: Vec::new(),
-        damaged: Vec::new(),
+        spool_id: spool.id(),
+        cut_seqs: BTreeMap::new(),
+        damaged: Counts::new(),
     };
     let outcome = spool.batches.keeper.cut(cut).unwrap().wait().unwrap();
     assert_eq!(outcome, CutOutcome::Durable);
@@ -124,7 +128,7 @@ fn what_was_committed_is_read_back_after_a_restart_under_the_same_numbers() {
     assert_eq!(spool.cursor(), Position(156));
     append(&spool, "app", 110, 1);
     committed(&spool, 162);
-    cut(&spool, &[(161, 161)]);
+    cut(&spool, &[(156, 161)]);
     spool.close();
 }
 
@@ -144,7 +148,7 @@ fn a_segment_is_unlinked_once_all_of_it_is_acknowledged() {
     acknowledge(&spool, batches[0]);
     let segments = Disk::new(dir.path()).segments();
     wait_for("all but the newest segment to be unlinked", || Disk::list(&segments).unwrap().len() == 1);
-    let account = spool.batches.shared.view().accounts[&SourceName::from("app")];
+    let account = spool.batches.shared.view().sources[&SourceName::from("app")].account;
     assert_eq!(account.acknowledged, 8000);
     spool.close();
 }

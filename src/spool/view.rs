@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::ledger::{Books, Location};
-use super::segment::Account;
+use super::ledger::{Books, Location, SourceRecord};
+use super::segment::SpoolId;
 use crate::batch::BatchId;
 use crate::event::{Position, SourceName};
 
@@ -20,31 +20,34 @@ pub(super) struct Filed {
 }
 
 /// The durable state of delivery.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(super) struct View {
     pub batches: HashMap<BatchId, Filed>,
-    pub accounts: BTreeMap<SourceName, Account>,
+    pub sources: BTreeMap<SourceName, SourceRecord>,
+    /// The id that the sequence numbers in `sources` go with.
+    pub cut_id: SpoolId,
     /// Every event before this position is acknowledged, dead, dropped or damaged.
     pub frontier: Position,
 }
 
 /// The view and its lock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shared {
     view: Mutex<View>,
 }
 
 impl Shared {
     pub(super) fn new(books: &Books) -> Self {
-        let mut view = View { frontier: books.frontier(), ..View::default() };
+        let mut batches = HashMap::new();
         for (number, group) in &books.groups {
             for record in &group.batches {
                 let filed = Filed { at: record.at, profile: group.profile, group: *number };
-                view.batches.insert(record.id, filed);
+                batches.insert(record.id, filed);
             }
         }
-        view.accounts = books.sources.iter().map(|(name, record)| (name.clone(), record.account)).collect();
-        Self { view: Mutex::new(view) }
+        let sources = books.sources.clone();
+        let (cut_id, frontier) = (books.cut_id, books.frontier());
+        Self { view: Mutex::new(View { batches, sources, cut_id, frontier }) }
     }
 
     pub(super) fn view(&self) -> MutexGuard<'_, View> {

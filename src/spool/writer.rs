@@ -23,7 +23,7 @@ use super::keeper::KeeperHandle;
 use super::ledger::Mark;
 use super::log::{Extent, Log};
 use super::queue::{Queue, Queued};
-use super::segment::{SegmentHeader, Snapshot, SpoolId};
+use super::segment::{Account, SegmentHeader, Snapshot, SpoolId};
 use super::view::Shared;
 use crate::config::SyncMode;
 use crate::event::{Checkpoint, CheckpointKey, EventBlock, Position, SegmentId, Seq, SourceName};
@@ -155,7 +155,7 @@ impl Writer {
                 Room::Granted => self.write_some(rest),
                 Room::Full { why } => {
                     self.trouble.report(&why);
-                    self.seal();
+                    self.make_way(first.header.first_position);
                     self.wait()?;
                     continue;
                 }
@@ -167,11 +167,49 @@ impl Writer {
                 }
                 Err(fault) => {
                     self.recover_from(fault);
+                    self.make_way(first.header.first_position);
                     self.wait()?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Begins a segment of which only the head is written, if the disk allows.
+    pub(super) fn begin_segment(&mut self) {
+        let written =
+            self.create(self.next_position).and_then(|active| match self.write(&active, &[], &[], &[]) {
+                Ok(bytes) => Ok((active, bytes)),
+                Err(fault) => {
+                    self.give_back(active, &fault);
+                    Err(fault)
+                }
+            });
+        match written {
+            Ok((mut active, bytes)) => {
+                active.len = bytes;
+                active.preamble = Vec::new();
+                self.publish(active, &[], false);
+            }
+            Err(fault) => self.recover_from(fault),
+        }
+    }
+
+    /// Ends the segment that is written where nothing can be added to it, so that it can be deleted once all of it is
+    /// settled. The newest segment is never deleted, so where that is the one in the way it gets a successor.
+    fn make_way(&mut self, next: Position) {
+        self.seal();
+        let Some((id, extent)) = self.log.newest() else { return };
+        let settled = self.shared.view().frontier >= extent.end;
+        if extent.end > extent.first && (settled || self.budget.drops_oldest()) {
+            // A whole segment is about to be freed: that is what the reserve is for.
+            self.log.disk.give_up_reserve();
+            let placed = std::mem::replace(&mut self.next_position, next);
+            self.begin_segment();
+            self.next_position = placed;
+            self.keeper.tidy();
+            tracing::debug!(segment = id.0, "segment ended early to be deleted");
+        }
     }
 
     fn make_room(&mut self, bytes: u64) -> Room {
@@ -206,7 +244,8 @@ impl Writer {
                 break;
             }
             room = room.saturating_sub(bytes);
-            FrameHeader { segment: active.id, ..frame.header.clone() }.encode(&mut headers);
+            let place = FrameHeader { segment: active.id, group_at: active.len, ..frame.header.clone() };
+            place.encode(&mut headers);
             ends.push(headers.len());
             count += 1;
         }
@@ -279,6 +318,7 @@ impl Writer {
             self.keeper.mark(Mark {
                 segment: id,
                 position: extent.end,
+                spool_id: extent.spool_id,
                 next_seqs: self.committed.next_seqs.clone(),
                 checkpoints: self.committed.checkpoints.clone(),
             });
@@ -297,9 +337,10 @@ impl Writer {
             lineage: self.lineage,
             spool_id: self.spool_id,
             created: crate::clock::wall(),
+            unsynced: self.sync == SyncMode::Os,
         }
         .encode(&mut preamble);
-        let snapshot = self.snapshot().encode();
+        let snapshot = self.snapshot(first).encode();
         FrameHeader::bare(FrameKind::Snapshot, id, first, &snapshot).encode(&mut preamble);
         preamble.extend_from_slice(&snapshot);
         let preamble_len = preamble.len() as u64;
@@ -307,17 +348,18 @@ impl Writer {
         Ok(Active { id, file, first, preamble, len: 0, preamble_len })
     }
 
-    fn snapshot(&self) -> Snapshot {
+    fn snapshot(&self, position: Position) -> Snapshot {
         let view = self.shared.view();
-        let sources = self
-            .committed
-            .next_seqs
-            .iter()
-            .map(|(name, seq)| (name.clone(), (*seq, view.accounts.get(name).copied().unwrap_or_default())))
-            .collect();
+        let mut sources: BTreeMap<_, _> =
+            view.sources.iter().map(|(name, record)| (name.clone(), (Seq(1), record.account))).collect();
+        for (name, seq) in &self.committed.next_seqs {
+            sources.entry(name.clone()).or_insert((*seq, Account::default())).0 = *seq;
+        }
         Snapshot {
             lineage: self.lineage,
             spool_id: self.spool_id,
+            position,
+            unsynced: self.sync == SyncMode::Os,
             frontier: view.frontier,
             sources,
             checkpoints: self.committed.checkpoints.clone(),
@@ -333,8 +375,9 @@ impl Writer {
             let _ = Disk::unlink(&self.log.disk.segment(active.id));
             return;
         }
-        let undone = matches!(fault, Fault::Write(_)) && undo(&active.file, active.len).is_ok();
-        if undone {
+        // After a failed sync as well, so that a later start does not take for durable what is only in memory.
+        let undone = undo(&active.file, active.len).is_ok();
+        if undone && matches!(fault, Fault::Write(_)) {
             self.active = Some(active);
         } else {
             self.end_extent(active.id);

@@ -214,7 +214,9 @@ impl Roster {
         }
         let Some(source) = self.sources.get_mut(at) else { return };
         source.skip_present = false;
-        if source.by_path.is_empty() && !source.reported_waiting {
+        // What stands at a plain path instead of a file was reported as that.
+        let is_explained = pattern.is_literal() && !source.reported.is_empty();
+        if source.by_path.is_empty() && !source.reported_waiting && !is_explained {
             tracing::info!(source = %source.name, path = %source.log_path, "no such file yet, waiting for it");
         }
         source.reported_waiting = source.by_path.is_empty();

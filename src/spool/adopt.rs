@@ -1,0 +1,184 @@
+//! What the end of the log says: the second step of recovery.
+//!
+//! Invariants:
+//! - What a crash left of a commit that nobody saw is cut. Everything before the last group was synced before that group
+//!   was written, so damage there is stepped over and counted, never cut.
+//! - What may have been sent is never cut: where the ledger's cursor is past the damage, it is stepped over.
+//! - The cost is that of the newest segment; only where its snapshot cannot be read, of those before it as well.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+
+use super::SpoolError;
+use super::disk::{self, Disk};
+use super::frame::FrameKind;
+use super::missing::Places;
+use super::reader::{self, Found};
+use super::segment::{self, Snapshot, SpoolId};
+use super::survey::{Survey, io_error};
+use super::writer::FileState;
+use crate::event::{Position, SegmentId, SourceName};
+
+/// What the end of the log says.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// The newest snapshot that can be read.
+    pub snapshot: Option<Snapshot>,
+    /// The files, as far as the frames know them. The sequence numbers are in `places` until all is seen.
+    pub files: FileState,
+    pub places: Places,
+    /// Events spooled under ids before that of the newest segment.
+    pub earlier: BTreeMap<SourceName, u64>,
+    /// The id of the newest segment.
+    pub spool_id: Option<SpoolId>,
+    /// The position after the last event.
+    pub end: Position,
+    /// Something was cut off that was not all zeros.
+    pub torn: bool,
+}
+
+/// Reads the newest segment and cuts what is torn. `cursor` is the ledger's, where there is one.
+pub(super) fn read_tail(
+    disk: &Disk,
+    survey: &mut Survey,
+    cursor: Option<Position>,
+) -> Result<Tail, SpoolError> {
+    let mut ids = Vec::new();
+    for (id, known) in survey.known.iter().rev() {
+        ids.push(*id);
+        let path = disk.segment(*id);
+        let snapshot = Disk::open(&path).and_then(|file| reader::snapshot(&file, *id, known.len));
+        if snapshot.map_err(io_error(&path))?.is_some() {
+            break;
+        }
+    }
+    let newest = ids.first().copied();
+    let mut tail = Tail {
+        snapshot: None,
+        files: FileState::default(),
+        places: Places::new(Position(1), None),
+        earlier: BTreeMap::new(),
+        spool_id: None,
+        end: Position(1),
+        torn: false,
+    };
+    for id in ids.into_iter().rev() {
+        let path = disk.segment(id);
+        let Some(known) = survey.known.get_mut(&id) else { continue };
+        let first = known.header.first_position;
+        tail.begin(known.header.spool_id, first);
+        if Some(id) == newest {
+            known.len =
+                cut_torn(disk, id, known.len, first, cursor, &mut tail.torn).map_err(io_error(&path))?;
+        }
+        tail.adopt(disk, id, known.len).map_err(io_error(&path))?;
+    }
+    Ok(tail)
+}
+
+/// Cuts what a crash left of the last group, and says how long the segment is then.
+fn cut_torn(
+    disk: &Disk,
+    id: SegmentId,
+    len: u64,
+    first: Position,
+    cursor: Option<Position>,
+    torn: &mut bool,
+) -> io::Result<u64> {
+    let path = disk.segment(id);
+    let file = Disk::open(&path)?;
+    let Some((at, position)) = damage_in_last_group(&file, id, len, first)? else { return Ok(len) };
+    if cursor.is_some_and(|cursor| cursor > position) {
+        return Ok(len);
+    }
+    if !disk::is_zero(&file, at)? {
+        *torn = true;
+        reader::quarantine(disk, &file, id, at, len);
+    }
+    tracing::warn!(
+        path = %path.display(),
+        offset = at,
+        bytes = len - at,
+        "torn end of the spool cut; its lines are read again from their files"
+    );
+    Disk::truncate(&path, at)?;
+    Ok(at)
+}
+
+/// The first damage behind all that is known to have been synced, and the position that is damaged there.
+fn damage_in_last_group(
+    file: &File,
+    id: SegmentId,
+    len: u64,
+    first: Position,
+) -> io::Result<Option<(u64, Position)>> {
+    let mut damage: Option<(u64, Position)> = None;
+    let mut position = first;
+    let mut at = segment::HEADER_LEN as u64;
+    while at < len {
+        let (header, intact, next) = match reader::frame_at(file, id, at, len)? {
+            Found::Frame(header, _, end) => (Some(header), true, end),
+            Found::BadPayload(header, end) => (Some(header), false, end),
+            Found::BadHeader => (None, false, reader::find_frame(file, id, at + 1, len)?.unwrap_or(len)),
+        };
+        if let Some(header) = &header {
+            // A group that was begun behind the damage proves that the damaged one was synced.
+            damage = damage.filter(|(damaged_at, _)| header.group_at <= *damaged_at);
+        }
+        if !intact && damage.is_none() {
+            damage = Some((at, header.as_ref().map_or(position, |header| header.first_position)));
+        }
+        position = header.map_or(position, |header| position.max(header.end_position()));
+        at = next;
+    }
+    Ok(damage)
+}
+
+impl Tail {
+    /// Goes on with a segment whose events have `spool_id`.
+    fn begin(&mut self, spool_id: SpoolId, first: Position) {
+        if self.spool_id != Some(spool_id) {
+            let before = std::mem::replace(&mut self.places, Places::new(first, Some(spool_id)));
+            for (name, next) in before.into_known() {
+                *self.earlier.entry(name).or_default() += next.0.saturating_sub(1);
+            }
+            self.spool_id = Some(spool_id);
+        }
+        self.places.reach(first);
+        self.end = self.end.max(first);
+    }
+
+    /// Takes over what the frames of one segment say, damaged payloads included.
+    fn adopt(&mut self, disk: &Disk, id: SegmentId, len: u64) -> io::Result<()> {
+        let file = Disk::open(&disk.segment(id))?;
+        let mut at = segment::HEADER_LEN as u64;
+        while at < len {
+            let (header, payload, next) = match reader::frame_at(&file, id, at, len)? {
+                Found::Frame(header, payload, end) => (header, Some(payload), end),
+                Found::BadPayload(header, end) => (header, None, end),
+                Found::BadHeader => {
+                    at = reader::find_frame(&file, id, at + 1, len)?.unwrap_or(len);
+                    continue;
+                }
+            };
+            at = next;
+            if header.kind == FrameKind::Snapshot
+                && let Some(snapshot) = payload.as_deref().and_then(Snapshot::decode)
+            {
+                self.files.checkpoints.clone_from(&snapshot.checkpoints);
+                self.earlier = snapshot
+                    .sources
+                    .iter()
+                    .map(|(name, (_, account))| (name.clone(), account.earlier))
+                    .collect();
+                self.places.begin(&snapshot);
+                self.snapshot = Some(snapshot);
+            }
+            self.files.apply(&header);
+            self.places.frame(&header, payload.is_none());
+            self.end = self.end.max(header.end_position());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,205 @@
+//! Which segments there are: the first step of recovery.
+//!
+//! Invariants:
+//! - A newer version stops everything before anything is changed.
+//! - Nothing is deleted but what never held a frame. What is not ours, or cannot be told to be, goes to `quarantine/`.
+//! - A damaged header costs nothing: the snapshot, the frames and the neighbours say what it said.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use super::SpoolError;
+use super::disk::{self, Disk};
+use super::log::Extent;
+use super::reader::{self, Found};
+use super::segment::{self, SegmentError, SegmentHeader, SpoolId};
+use crate::event::{Position, SegmentId, Timestamp};
+
+/// A segment of this spool.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub header: SegmentHeader,
+    /// Its bytes, as far as they are to be read.
+    pub len: u64,
+}
+
+/// What is in the directory of segments.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    pub known: BTreeMap<SegmentId, Known>,
+    /// Files that are named as segments and whose header cannot be read.
+    headless: Vec<(SegmentId, SegmentError)>,
+}
+
+/// Reads the header of every segment.
+///
+/// # Errors
+/// Where a segment is of a newer version or cannot be read.
+pub(super) fn survey(disk: &Disk) -> Result<Survey, SpoolError> {
+    let dir = disk.segments();
+    let mut survey = Survey::default();
+    for name in Disk::list(&dir).map_err(io_error(&dir))? {
+        let path = dir.join(&name);
+        let Some(id) = segment::parse_file_name(&name) else {
+            tracing::warn!(path = %path.display(), "not a segment; ignored");
+            continue;
+        };
+        match read_header(&path, id).map_err(io_error(&path))? {
+            Ok(segment) => drop(survey.known.insert(id, segment)),
+            Err(SegmentError::Newer(version)) => return Err(SpoolError::Newer { path, version }),
+            Err(error) => survey.headless.push((id, error)),
+        }
+    }
+    Ok(survey)
+}
+
+impl Survey {
+    /// Whether there is any segment.
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// The newest segment.
+    pub(super) fn newest(&self) -> Option<(SegmentId, &Known)> {
+        self.known.iter().next_back().map(|(id, known)| (*id, known))
+    }
+
+    /// The lineage that most segments have.
+    pub(super) fn lineage(&self) -> Option<SpoolId> {
+        let mut counts: BTreeMap<SpoolId, usize> = BTreeMap::new();
+        for known in self.known.values() {
+            *counts.entry(known.header.lineage).or_default() += 1;
+        }
+        counts.into_iter().max_by_key(|(_, count)| *count).map(|(lineage, _)| lineage)
+    }
+
+    /// Whether a segment has this lineage.
+    pub(super) fn has(&self, lineage: SpoolId) -> bool {
+        self.known.values().any(|known| known.header.lineage == lineage)
+    }
+
+    /// Sets aside what is not of this lineage, and finds out what the segments without a header are. `newest_id` is the
+    /// id of the newest segment where the ledger knows it.
+    pub(super) fn settle(
+        &mut self,
+        disk: &Disk,
+        lineage: SpoolId,
+        newest_id: Option<SpoolId>,
+    ) -> Result<(), SpoolError> {
+        let foreign: Vec<_> = self
+            .known
+            .iter()
+            .filter(|(_, known)| known.header.lineage != lineage)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in foreign {
+            set_aside(disk, id, "it belongs to another spool")?;
+            self.known.remove(&id);
+        }
+        for (id, error) in std::mem::take(&mut self.headless) {
+            let path = disk.segment(id);
+            let file = Disk::open(&path).map_err(io_error(&path))?;
+            let len = file.metadata().map_err(io_error(&path))?.len();
+            if len < segment::HEADER_LEN as u64 || disk::is_zero(&file, 0).map_err(io_error(&path))? {
+                // Begun and nothing more, when the agent or the machine went down.
+                tracing::info!(path = %path.display(), "the beginning of a segment is removed");
+                Disk::unlink(&path).map_err(io_error(&path))?;
+                continue;
+            }
+            let before = self.known.range(..id).next_back().map(|(_, known)| known.header.spool_id);
+            let after = self.known.range(id..).next().map(|(_, known)| known.header.spool_id).or(newest_id);
+            let spool_id = before
+                .or(after)
+                .filter(|id| before.is_none_or(|before| before == *id))
+                .filter(|id| after.is_none_or(|after| after == *id));
+            let first = first_position(&file, id, len).map_err(io_error(&path))?;
+            match (spool_id, first) {
+                (Some(spool_id), Some(first_position)) => {
+                    tracing::warn!(path = %path.display(), %error, "segment header damaged; its frames stand in");
+                    let created = Timestamp::default();
+                    let header = SegmentHeader {
+                        segment: id,
+                        first_position,
+                        lineage,
+                        spool_id,
+                        created,
+                        unsynced: false,
+                    };
+                    self.known.insert(id, Known { header, len });
+                }
+                _ => set_aside(disk, id, &error.to_string())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The segments as a log, which ends at `end`.
+    pub(super) fn extents(&self, end: Position) -> BTreeMap<SegmentId, Extent> {
+        let mut extents = BTreeMap::new();
+        let mut after = end;
+        for (id, known) in self.known.iter().rev() {
+            let first = known.header.first_position;
+            let extent = Extent {
+                spool_id: known.header.spool_id,
+                first,
+                end: after.max(first),
+                len: known.len,
+                sealed: true,
+            };
+            // The next segment's first position takes over whatever this one holds past it.
+            after = first.min(after);
+            extents.insert(*id, extent);
+        }
+        extents
+    }
+}
+
+pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> SpoolError + use<> {
+    let path = path.to_owned();
+    move |source| SpoolError::Io { path, source }
+}
+
+fn set_aside(disk: &Disk, id: SegmentId, why: &str) -> Result<(), SpoolError> {
+    let path = disk.segment(id);
+    let to = disk.quarantine_path(&path).map_err(io_error(&path))?;
+    tracing::error!(path = %path.display(), error = why, to = %to.display(), "segment set aside");
+    Ok(())
+}
+
+/// Reads a segment's header, or where that is damaged what the snapshot behind it says of it.
+fn read_header(path: &Path, id: SegmentId) -> io::Result<Result<Known, SegmentError>> {
+    let file = Disk::open(path)?;
+    let len = file.metadata()?.len();
+    let mut bytes = [0; segment::HEADER_LEN];
+    let read = disk::read_at(&file, &mut bytes, 0)?;
+    let error = match SegmentHeader::decode(bytes.get(..read).unwrap_or_default()) {
+        Ok(header) if header.segment == id => return Ok(Ok(Known { header, len })),
+        Ok(_) => SegmentError::Misnamed,
+        Err(error) => error,
+    };
+    if matches!(error, SegmentError::Newer(_) | SegmentError::Misnamed) {
+        return Ok(Err(error));
+    }
+    let Some(snapshot) = reader::snapshot(&file, id, len)? else { return Ok(Err(error)) };
+    tracing::warn!(path = %path.display(), %error, "segment header damaged; its snapshot stands in");
+    let header = SegmentHeader {
+        segment: id,
+        first_position: snapshot.position,
+        lineage: snapshot.lineage,
+        spool_id: snapshot.spool_id,
+        created: Timestamp::default(),
+        unsynced: snapshot.unsynced,
+    };
+    Ok(Ok(Known { header, len }))
+}
+
+/// The position of the first frame whose header can be read.
+fn first_position(file: &File, id: SegmentId, len: u64) -> io::Result<Option<Position>> {
+    let Some(at) = reader::find_frame(file, id, segment::HEADER_LEN as u64, len)? else { return Ok(None) };
+    Ok(match reader::frame_at(file, id, at, len)? {
+        Found::Frame(header, ..) | Found::BadPayload(header, _) => Some(header.first_position),
+        Found::BadHeader => None,
+    })
+}
