@@ -86,17 +86,6 @@ impl Disk {
         Ok(disk)
     }
 
-    /// The path of something on it, for what runs in it.
-    pub fn path(&self, relative: &str) -> PathBuf {
-        self.mount.join(relative)
-    }
-
-    /// The same for what runs outside.
-    pub fn path_from_outside(&self, relative: &str) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", self.keeper.id()));
-        root.join(self.mount.strip_prefix("/").unwrap()).join(relative)
-    }
-
     /// Lets `command` run where the disk is seen.
     pub fn inside(&self, command: &mut Command) {
         let mut inside = Command::new("nsenter");

@@ -36,6 +36,7 @@ mod load;
 mod oracle;
 mod process;
 mod scene;
+mod status;
 mod tls;
 mod trace;
 mod writer;
@@ -55,6 +56,7 @@ pub use oracle::{
 };
 pub use process::{Process, log_agent};
 pub use scene::{ConfigBuilder, Scene};
+pub use status::{assert_all_is_acknowledged, spool_status, spool_status_with};
 pub use tls::{Authority, ServerTls};
 pub use trace::{Call, read_trace, traced};
 pub use writer::Writer;
