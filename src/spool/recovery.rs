@@ -156,9 +156,12 @@ fn adopt_mark(tail: &mut Tail, books: &Books) {
             "the spool ends before what was written: segments are missing"
         );
     }
-    // Only where everything before the mark is settled is nothing to be read again.
-    if mark.position > tail.end && books.frontier() >= mark.position {
-        tail.files.checkpoints.clone_from(&mark.checkpoints);
+    if mark.position > tail.end {
+        // Only where everything before the mark is settled is nothing to be read again. Where it is not, the files are
+        // read from what the segments know, at the worst from their beginning: twice is better than never.
+        if books.frontier() >= mark.position {
+            tail.files.checkpoints.clone_from(&mark.checkpoints);
+        }
     } else if tail.snapshot.is_none() {
         for (key, checkpoint) in &mark.checkpoints {
             tail.files.checkpoints.entry(key.clone()).or_insert_with(|| checkpoint.clone());

@@ -313,16 +313,23 @@ impl Writer {
     }
 
     fn end_extent(&self, id: SegmentId) {
-        if let Some(extent) = self.log.extent(id) {
-            self.log.publish(id, Extent { sealed: true, ..extent });
-            self.keeper.mark(Mark {
-                segment: id,
-                position: extent.end,
-                spool_id: extent.spool_id,
-                next_seqs: self.committed.next_seqs.clone(),
-                checkpoints: self.committed.checkpoints.clone(),
-            });
+        let Some(extent) = self.log.extent(id) else { return };
+        self.log.publish(id, Extent { sealed: true, ..extent });
+        // The mark says how far files were read. It must not outlive the lines that it passes over, so with
+        // `sync = "os"` it waits for a sync of its own.
+        if self.sync == SyncMode::Os
+            && let Err(error) = self.log.disk.sync_segments(std::iter::once(&id))
+        {
+            tracing::warn!(segment = id.0, %error, "a sealed segment cannot be synced");
+            return;
         }
+        self.keeper.mark(Mark {
+            segment: id,
+            position: extent.end,
+            spool_id: extent.spool_id,
+            next_seqs: self.committed.next_seqs.clone(),
+            checkpoints: self.committed.checkpoints.clone(),
+        });
     }
 
     fn create(&mut self, first: Position) -> Result<Active, Fault> {
