@@ -66,14 +66,16 @@ impl Signals {
                 },
             }
         }
-        tokio::spawn(exit_at_once());
+        // From here on, not from when the task first runs: a second signal may come at once.
+        if let Ok(again) = Signals::new() {
+            tokio::spawn(exit_at_once(again));
+        }
         None
     }
 }
 
 /// A second signal means now: what is spooled is durable at any moment.
-async fn exit_at_once() {
-    let Ok(mut again) = Signals::new() else { return };
+async fn exit_at_once(mut again: Signals) {
     tokio::select! {
         _ = again.terminate.recv() => {}
         _ = again.interrupt.recv() => {}
