@@ -63,6 +63,7 @@ pub(crate) struct Aggregator {
     encoder: JsonEncoder,
     filling: Option<Filling>,
     group: Group,
+    on_its_way: Option<OnItsWay>,
     /// The first position that is not taken up.
     next: Position,
     /// The id of what was taken up last.
@@ -147,6 +148,7 @@ impl Aggregator {
             room: Arc::new(Semaphore::new(READY_BYTES as usize)),
             filling: None,
             group: Group::new(next, cutter.cut_id),
+            on_its_way: None,
             next,
             spool_id: cutter.cut_id,
             cutter,
@@ -156,25 +158,8 @@ impl Aggregator {
 
     /// Cuts until the log is closed or delivery is gone.
     pub(crate) fn run(mut self) {
-        let mut on_its_way: Option<OnItsWay> = None;
-        loop {
-            let Ok(caught_up) = self.fill() else { return };
-            let now = clock::now();
-            if caught_up && self.filling.as_ref().is_some_and(|filling| filling.due <= now) {
-                self.finish();
-            }
-            let submitted = self.submit();
-            let sent = match (on_its_way.take(), submitted) {
-                (before, Ok(after)) => {
-                    on_its_way = after;
-                    before.map_or(Ok(()), |before| self.send(before))
-                }
-                (_, Err(end)) => Err(end),
-            };
-            if sent.is_err() {
-                return;
-            }
-            if !caught_up || on_its_way.is_some() {
+        while let Ok(caught_up) = self.turn() {
+            if !caught_up || self.on_its_way.is_some() {
                 continue;
             }
             let until = self.filling.as_ref().map(|filling| filling.due);
@@ -182,6 +167,26 @@ impl Aggregator {
                 return;
             }
         }
+    }
+
+    /// Fills a group, hands it to the ledger, and hands over the one before. Says whether everything committed was read.
+    fn turn(&mut self) -> Result<bool, End> {
+        let caught_up = self.fill()?;
+        let now = clock::now();
+        if caught_up && self.filling.as_ref().is_some_and(|filling| filling.due <= now) {
+            self.finish();
+        }
+        let after = self.submit()?;
+        if let Some(before) = std::mem::replace(&mut self.on_its_way, after) {
+            self.send(before)?;
+        }
+        Ok(caught_up)
+    }
+
+    /// Cuts everything that is committed; what is not full waits for `interval` as ever.
+    #[cfg(test)]
+    pub(crate) fn catch_up(&mut self) {
+        while !matches!(self.turn(), Ok(true) | Err(_)) || self.on_its_way.is_some() {}
     }
 
     /// Reads until the group is full or everything committed was read; says whether it was.

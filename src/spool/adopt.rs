@@ -6,32 +6,27 @@
 //! - What may have been sent is never cut: where the ledger's cursor is past the damage, it is stepped over.
 //! - The cost is that of the newest segment; only where its snapshot cannot be read, of those before it as well.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 
 use super::SpoolError;
 use super::disk::{self, Disk};
-use super::frame::FrameKind;
-use super::missing::Places;
+use super::missing::{self, Places};
 use super::reader::{self, Found};
-use super::segment::{self, Snapshot, SpoolId};
+use super::segment::{self, Snapshot};
 use super::survey::{Survey, io_error};
 use super::writer::FileState;
-use crate::event::{Position, SegmentId, SourceName};
+use crate::event::{Position, SegmentId};
 
 /// What the end of the log says.
 #[derive(Debug)]
 pub(super) struct Tail {
     /// The newest snapshot that can be read.
     pub snapshot: Option<Snapshot>,
-    /// The files, as far as the frames know them. The sequence numbers are in `places` until all is seen.
+    /// The files, as far as the frames know them.
     pub files: FileState,
+    /// The numbers of the sources, and what is missing.
     pub places: Places,
-    /// Events spooled under ids before that of the newest segment.
-    pub earlier: BTreeMap<SourceName, u64>,
-    /// The id of the newest segment.
-    pub spool_id: Option<SpoolId>,
     /// The position after the last event.
     pub end: Position,
     /// Something was cut off that was not all zeros.
@@ -57,9 +52,7 @@ pub(super) fn read_tail(
     let mut tail = Tail {
         snapshot: None,
         files: FileState::default(),
-        places: Places::new(Position(1), None),
-        earlier: BTreeMap::new(),
-        spool_id: None,
+        places: Places::new(Position(1)),
         end: Position(1),
         torn: false,
     };
@@ -67,7 +60,11 @@ pub(super) fn read_tail(
         let path = disk.segment(id);
         let Some(known) = survey.known.get_mut(&id) else { continue };
         let first = known.header.first_position;
-        tail.begin(known.header.spool_id, first);
+        if tail.places.spool_id().is_none() {
+            tail.places = Places::new(first);
+        }
+        tail.places.enter(known.header.spool_id, first);
+        tail.end = tail.end.max(first);
         if Some(id) == newest {
             known.len =
                 cut_torn(disk, id, known.len, first, cursor, &mut tail.torn).map_err(io_error(&path))?;
@@ -136,49 +133,18 @@ fn damage_in_last_group(
 }
 
 impl Tail {
-    /// Goes on with a segment whose events have `spool_id`.
-    fn begin(&mut self, spool_id: SpoolId, first: Position) {
-        if self.spool_id != Some(spool_id) {
-            let before = std::mem::replace(&mut self.places, Places::new(first, Some(spool_id)));
-            for (name, next) in before.into_known() {
-                *self.earlier.entry(name).or_default() += next.0.saturating_sub(1);
-            }
-            self.spool_id = Some(spool_id);
-        }
-        self.places.reach(first);
-        self.end = self.end.max(first);
-    }
-
     /// Takes over what the frames of one segment say, damaged payloads included.
     fn adopt(&mut self, disk: &Disk, id: SegmentId, len: u64) -> io::Result<()> {
         let file = Disk::open(&disk.segment(id))?;
-        let mut at = segment::HEADER_LEN as u64;
-        while at < len {
-            let (header, payload, next) = match reader::frame_at(&file, id, at, len)? {
-                Found::Frame(header, payload, end) => (header, Some(payload), end),
-                Found::BadPayload(header, end) => (header, None, end),
-                Found::BadHeader => {
-                    at = reader::find_frame(&file, id, at + 1, len)?.unwrap_or(len);
-                    continue;
-                }
-            };
-            at = next;
-            if header.kind == FrameKind::Snapshot
-                && let Some(snapshot) = payload.as_deref().and_then(Snapshot::decode)
-            {
+        missing::walk(&file, id, len, |header, snapshot, damaged| {
+            if let Some(snapshot) = snapshot {
                 self.files.checkpoints.clone_from(&snapshot.checkpoints);
-                self.earlier = snapshot
-                    .sources
-                    .iter()
-                    .map(|(name, (_, account))| (name.clone(), account.earlier))
-                    .collect();
                 self.places.begin(&snapshot);
                 self.snapshot = Some(snapshot);
             }
-            self.files.apply(&header);
-            self.places.frame(&header, payload.is_none());
+            self.files.apply(header);
+            self.places.frame(header, damaged);
             self.end = self.end.max(header.end_position());
-        }
-        Ok(())
+        })
     }
 }

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use super::content::{self, Run};
 use super::dead_letter::DeadLetter;
-use super::keeper::{Closed, KeeperHandle};
+use super::keeper::{Closed, Counts, KeeperHandle};
 use super::ledger::{BatchRecord, Location};
 use super::log::Log;
-use super::missing;
 use super::reader::{FrameReader, Step};
 use super::segment::SpoolId;
 use super::view::{Filed, Shared};
@@ -159,8 +158,7 @@ impl Batches {
 
     /// Puts the intact runs of a damaged batch in its place.
     fn replace(&self, batch: BatchId, filed: Filed, run: &Run) -> Result<BatchError, Closed> {
-        let owners = |first, end| missing::owners(&self.log, &self.shared, first, end);
-        let salvage = self.retry(|| run.salvage(batch.part, owners))?;
+        let salvage = self.retry(|| content::salvage(&self.log, &self.shared, batch, run, &Counts::new()))?;
         let records: Vec<_> = salvage
             .intact
             .iter()

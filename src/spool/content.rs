@@ -3,8 +3,11 @@
 use std::io;
 
 use super::keeper::Counts;
+use super::log::Log;
+use super::missing;
 use super::reader::{Frame, FrameReader, Step};
-use crate::batch::{BatchContent, FrameSlice, Part};
+use super::view::Shared;
+use crate::batch::{BatchContent, BatchId, FrameSlice, Part};
 use crate::event::{EventIter, Position, SourceName};
 
 /// What was found of a run of positions.
@@ -49,7 +52,7 @@ impl Run {
 
     /// What is left of the run, or of a part of it. `owners` says whose the events from one position to before another
     /// were.
-    pub(super) fn salvage(
+    fn salvage(
         &self,
         part: Option<Part>,
         owners: impl Fn(Position, Position) -> io::Result<Counts>,
@@ -105,6 +108,25 @@ impl Salvage {
             self.intact.push((first, Position(first.0 + events - 1)));
         }
     }
+}
+
+/// Says what is left of a batch that was read as `run`. `counted` are events that are known to be elsewhere.
+pub(super) fn salvage(
+    log: &Log,
+    shared: &Shared,
+    batch: BatchId,
+    run: &Run,
+    counted: &Counts,
+) -> io::Result<Salvage> {
+    let mut salvage = run.salvage(batch.part, |first, end| missing::owners(log, shared, first, end))?;
+    let found =
+        salvage.counts.values().chain(salvage.damaged.values()).fold(0, |sum: u64, n| sum.saturating_add(*n));
+    let mut counted = counted.clone();
+    for (source, events) in &salvage.counts {
+        *counted.entry(source.clone()).or_default() += events;
+    }
+    missing::fill_up(shared, &mut salvage.damaged, batch.events().saturating_sub(found), &counted);
+    Ok(salvage)
 }
 
 /// Reads the events from `first` to `last`, both included. The reader stands at `first`.

@@ -246,7 +246,7 @@ impl Disk {
 }
 
 /// Copies a directory with its files and directories; nothing where it does not exist.
-fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
     if !from.is_dir() {
         return Ok(());
     }

@@ -10,7 +10,6 @@ use super::content;
 use super::keeper::Counts;
 use super::ledger::Books;
 use super::log::{Extent, Log};
-use super::missing;
 use super::reader::FrameReader;
 use super::view::Shared;
 use crate::batch::BatchId;
@@ -47,7 +46,7 @@ impl Plan {
     fn count(&mut self, log: &Arc<Log>, shared: &Shared, id: BatchId) -> io::Result<()> {
         let mut reader = FrameReader::new(log.clone(), id.first, None, false);
         let run = content::read_run(&mut reader, id.first, id.last)?;
-        let salvage = run.salvage(id.part, |first, end| missing::owners(log, shared, first, end))?;
+        let salvage = content::salvage(log, shared, id, &run, &Counts::new())?;
         for (source, events) in salvage.counts {
             *self.dropped.entry(source).or_default() += events;
         }

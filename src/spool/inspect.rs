@@ -253,8 +253,11 @@ impl Pending {
             }
             return Ok(());
         }
-        let salvage =
-            run.salvage(id.part, |first, end| missing::owners(&self.log, &self.shared, first, end))?;
+        let mut counted = self.intact.clone();
+        for (source, events) in &self.lost {
+            *counted.entry(source.clone()).or_default() += events;
+        }
+        let salvage = content::salvage(&self.log, &self.shared, id, &run, &counted)?;
         for (first, last) in salvage.intact {
             self.batch(BatchId { first, last, part: None })?;
         }

@@ -58,6 +58,12 @@ impl Log {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The position after the last committed event.
+    #[cfg(test)]
+    pub(super) fn end(&self) -> Position {
+        self.state().end
+    }
+
     pub(super) fn extent(&self, segment: SegmentId) -> Option<Extent> {
         self.state().segments.get(&segment).copied()
     }

@@ -1,7 +1,8 @@
 //! Whose the events were that cannot be read.
 //!
-//! A frame says its source, so a damaged header leaves positions without an owner. The sequence numbers around them
-//! say it: where the frames of a source go on at a higher number than they left off, the numbers between are missing.
+//! A frame says its source, so a damaged header leaves positions without an owner. The numbers around them say it: where
+//! the events of a source go on at a higher number than they left off, those between are missing. Numbers are totals
+//! here, over all spool ids, so that they go on where sequence numbers begin again.
 //!
 //! Invariants:
 //! - The answer for a range is the sum of the answers for its parts, whoever asks and in whatever pieces: batches that
@@ -14,73 +15,107 @@ use std::io;
 use super::disk::Disk;
 use super::frame::{FrameHeader, FrameKind};
 use super::keeper::Counts;
-use super::log::{Extent, Log};
+use super::ledger::{Books, SourceRecord};
+use super::log::Log;
 use super::reader::{self, Found};
 use super::segment::{self, Snapshot, SpoolId};
 use super::view::Shared;
-use crate::event::{Position, SegmentId, Seq, SourceName};
+use crate::event::{Position, SegmentId, SourceName};
 
 /// Events of each source among the positions from `first` to before `end`, none of which can be read.
 ///
-/// Reads the segment that the positions are in and the beginning of the next one.
+/// Reads the segment that the positions are in and the beginning of the next one; those before it only where its
+/// snapshot is damaged as well.
 ///
 /// # Errors
 /// Where a segment cannot be opened or read.
 pub(super) fn owners(log: &Log, shared: &Shared, first: Position, end: Position) -> io::Result<Counts> {
     let segments = log.segments();
-    let home = segments.iter().rev().find(|(_, extent)| extent.first <= first);
-    let mut places = match home {
-        Some((id, extent)) => walk(log, *id, *extent)?,
-        None => Places::after_what_was_settled(shared),
-    };
-    let successor = match home {
-        Some((id, _)) => segments.range(id.plus(1)..).next(),
-        None => segments.iter().next(),
-    };
-    match successor {
-        Some((id, extent)) => {
-            places.reach(extent.first);
-            if Some(extent.spool_id) == places.spool_id {
-                places.observe_snapshot(log, *id, *extent)?;
-            }
-        }
-        None => {
-            places.reach(end);
-            places.observe_ledger(shared);
+    let mut walked = Vec::new();
+    let mut places = None;
+    for (id, extent) in segments.iter().rev().skip_while(|(_, extent)| extent.first > first) {
+        walked.push((*id, *extent));
+        let file = Disk::open(&log.disk.segment(*id))?;
+        if extent.first == Position(1) || reader::snapshot(&file, *id, extent.len)?.is_some() {
+            places = Some(Places::new(extent.first));
+            break;
         }
     }
+    let mut places = places.unwrap_or_else(|| Places::before_the_oldest(shared));
+    for (id, extent) in walked.iter().rev() {
+        places.enter(extent.spool_id, extent.first);
+        let file = Disk::open(&log.disk.segment(*id))?;
+        walk(&file, *id, extent.len, |header, snapshot, damaged| {
+            if let Some(snapshot) = snapshot {
+                places.begin(&snapshot);
+            }
+            // What a successor took over is not this segment's.
+            if header.first_position < extent.end {
+                places.frame(header, damaged);
+            }
+        })?;
+        places.reach(extent.end);
+    }
+    let after = walked.first().map_or(SegmentId(0), |(id, _)| id.plus(1));
+    match segments.range(after..).next() {
+        Some((id, extent)) => {
+            places.reach(extent.first);
+            let file = Disk::open(&log.disk.segment(*id))?;
+            if let Some(snapshot) = reader::snapshot(&file, *id, extent.len)? {
+                places.observe_snapshot(&snapshot);
+            }
+        }
+        None => places.reach(end),
+    }
+    let view = shared.view();
+    places.observe_cut(&view.sources, view.cut_id == view.spool_id);
     Ok(places.within(first, end))
 }
 
-/// Walks one segment and notes what is missing in it.
-fn walk(log: &Log, id: SegmentId, extent: Extent) -> io::Result<Places> {
-    let file = Disk::open(&log.disk.segment(id))?;
-    let mut places = Places::new(extent.first, Some(extent.spool_id));
-    let mut at = segment::HEADER_LEN as u64;
-    while at < extent.len {
-        match reader::frame_at(&file, id, at, extent.len)? {
-            Found::Frame(header, payload, next) => {
-                if header.kind == FrameKind::Snapshot
-                    && let Some(snapshot) = Snapshot::decode(&payload)
-                {
-                    places.begin(&snapshot);
-                }
-                if header.first_position < extent.end {
-                    places.frame(&header, false);
-                }
-                at = next;
-            }
-            Found::BadPayload(header, next) => {
-                if header.first_position < extent.end {
-                    places.frame(&header, true);
-                }
-                at = next;
-            }
-            Found::BadHeader => at = reader::find_frame(&file, id, at + 1, extent.len)?.unwrap_or(extent.len),
+/// Gives an owner to `events` damaged events of cut batches of which nothing around them says whose they were: a source
+/// that has events which are neither settled nor in `counted`.
+pub(super) fn fill_up(shared: &Shared, damaged: &mut Counts, events: u64, counted: &Counts) {
+    let view = shared.view();
+    let mut left = events;
+    for (name, SourceRecord { cut, account }) in &view.sources {
+        let cut = if view.cut_id == view.spool_id { cut.0.saturating_sub(1) } else { 0 };
+        let elsewhere = [counted, &*damaged].iter().filter_map(|counts| counts.get(name)).sum::<u64>();
+        let open =
+            account.earlier.saturating_add(cut).saturating_sub(account.settled()).saturating_sub(elsewhere);
+        let taken = open.min(left);
+        if taken > 0 {
+            *damaged.entry(name.clone()).or_default() += taken;
+            left -= taken;
         }
     }
-    places.reach(extent.end);
-    Ok(places)
+}
+
+/// Shows every frame of a segment whose header can be read: the header, the snapshot if it is one, and whether its
+/// payload is damaged.
+pub(super) fn walk(
+    file: &std::fs::File,
+    id: SegmentId,
+    len: u64,
+    mut show: impl FnMut(&FrameHeader, Option<Snapshot>, bool),
+) -> io::Result<()> {
+    let mut at = segment::HEADER_LEN as u64;
+    while at < len {
+        let (header, payload, next) = match reader::frame_at(file, id, at, len)? {
+            Found::Frame(header, payload, next) => (header, Some(payload), next),
+            Found::BadPayload(header, next) => (header, None, next),
+            Found::BadHeader => {
+                at = reader::find_frame(file, id, at + 1, len)?.unwrap_or(len);
+                continue;
+            }
+        };
+        at = next;
+        let snapshot = match (&payload, header.kind) {
+            (Some(payload), FrameKind::Snapshot) => Snapshot::decode(payload),
+            _ => None,
+        };
+        show(&header, snapshot, payload.is_none());
+    }
+    Ok(())
 }
 
 /// Places where positions are missing, and what is known of their owners.
@@ -89,9 +124,11 @@ pub(super) struct Places {
     /// The position that the next frame should have.
     next: Position,
     spool_id: Option<SpoolId>,
-    /// For each source the sequence number that its next frame should have.
-    known: BTreeMap<SourceName, Seq>,
-    /// Whether a source that is not in `known` has had no event before.
+    /// For each source the events that were spooled up to here.
+    totals: Counts,
+    /// For each source the events that were spooled under earlier ids.
+    earlier: Counts,
+    /// Whether a source that is not in `totals` has had no event before.
     complete: bool,
     holes: Vec<Hole>,
 }
@@ -112,29 +149,42 @@ impl Hole {
 }
 
 impl Places {
-    pub(super) const fn new(next: Position, spool_id: Option<SpoolId>) -> Self {
-        Self { next, spool_id, known: BTreeMap::new(), complete: false, holes: Vec::new() }
+    pub(super) fn new(next: Position) -> Self {
+        Self {
+            next,
+            spool_id: None,
+            totals: Counts::new(),
+            earlier: Counts::new(),
+            complete: next == Position(1),
+            holes: Vec::new(),
+        }
     }
 
     /// Where the oldest segments are gone: what was settled of each source is what came before.
-    fn after_what_was_settled(shared: &Shared) -> Self {
+    fn before_the_oldest(shared: &Shared) -> Self {
         let view = shared.view();
-        let mut places = Self::new(view.frontier, Some(view.cut_id));
-        places.complete = true;
-        for (name, record) in &view.sources {
-            places.known.insert(
-                name.clone(),
-                Seq(record.account.settled().saturating_sub(record.account.earlier).saturating_add(1)),
-            );
+        let mut places = Self { complete: true, ..Self::new(view.frontier) };
+        for (name, SourceRecord { account, .. }) in &view.sources {
+            places.totals.insert(name.clone(), account.settled());
         }
         places
     }
 
+    /// Goes on with a segment whose events have `spool_id`.
+    pub(super) fn enter(&mut self, spool_id: SpoolId, first: Position) {
+        if self.spool_id.is_some_and(|before| before != spool_id) {
+            // Numbers begin again under a new id.
+            self.earlier.clone_from(&self.totals);
+        }
+        self.spool_id = Some(spool_id);
+        self.reach(first);
+    }
+
     /// Takes over what a snapshot at the head of a segment knows.
     pub(super) fn begin(&mut self, snapshot: &Snapshot) {
-        for (name, (seq, _)) in &snapshot.sources {
-            self.observe(name, *seq);
-        }
+        self.observe_snapshot(snapshot);
+        self.earlier =
+            snapshot.sources.iter().map(|(name, (_, account))| (name.clone(), account.earlier)).collect();
         self.complete = true;
     }
 
@@ -145,14 +195,14 @@ impl Places {
         }
         self.reach(header.first_position);
         let source = &header.checkpoint.source;
-        self.observe(source, header.first_seq);
-        self.known.insert(source.clone(), header.first_seq.plus(u64::from(header.events)));
-        if damaged && header.events > 0 {
-            self.holes.push(Hole {
-                first: header.first_position,
-                end: header.end_position(),
-                owners: vec![(source.clone(), u64::from(header.events))],
-            });
+        let before = self.earlier(source).saturating_add(header.first_seq.0.saturating_sub(1));
+        self.observe(source, before);
+        let events = u64::from(header.events);
+        let total = self.totals.entry(source.clone()).or_default();
+        *total = (*total).max(before.saturating_add(events));
+        if damaged && events > 0 {
+            let owners = vec![(source.clone(), events)];
+            self.holes.push(Hole { first: header.first_position, end: header.end_position(), owners });
         }
         self.next = self.next.max(header.end_position());
     }
@@ -165,14 +215,14 @@ impl Places {
         }
     }
 
-    /// Notes that the next event of `source` after what was seen has number `seq`.
-    pub(super) fn observe(&mut self, source: &SourceName, seq: Seq) {
-        let known = match self.known.get(source) {
+    /// Notes that `total` events of `source` were spooled up to here.
+    fn observe(&mut self, source: &SourceName, total: u64) {
+        let known = match self.totals.get(source) {
             Some(known) => *known,
-            None if self.complete => Seq(1),
-            None => seq,
+            None if self.complete => 0,
+            None => total,
         };
-        let mut jump = seq.since(known);
+        let mut jump = total.saturating_sub(known);
         for hole in &mut self.holes {
             let events = jump.min(hole.unowned());
             if events > 0 {
@@ -180,26 +230,37 @@ impl Places {
                 jump -= events;
             }
         }
-        self.known.insert(source.clone(), known.max(seq));
+        self.totals.insert(source.clone(), known.max(total));
     }
 
-    fn observe_snapshot(&mut self, log: &Log, id: SegmentId, extent: Extent) -> io::Result<()> {
-        let file = Disk::open(&log.disk.segment(id))?;
-        if let Some(snapshot) = reader::snapshot(&file, id, extent.len)? {
-            for (name, (seq, _)) in &snapshot.sources {
-                self.observe(name, *seq);
-            }
+    fn observe_snapshot(&mut self, snapshot: &Snapshot) {
+        for (name, (seq, account)) in &snapshot.sources {
+            self.observe(name, account.earlier.saturating_add(seq.0.saturating_sub(1)));
         }
-        Ok(())
     }
 
-    fn observe_ledger(&mut self, shared: &Shared) {
-        let view = shared.view();
-        if Some(view.cut_id) == self.spool_id {
-            for (name, record) in view.sources.iter().filter(|(_, record)| record.cut.0 > 0) {
-                self.observe(name, record.cut);
+    /// Takes over what was spooled under earlier ids, and what was cut where that is `present`: of the present id.
+    fn observe_cut(&mut self, sources: &BTreeMap<SourceName, SourceRecord>, present: bool) {
+        for (name, SourceRecord { cut, account }) in sources {
+            let cut = if present { cut.0.saturating_sub(1) } else { 0 };
+            self.observe(name, account.earlier.saturating_add(cut));
+        }
+    }
+
+    /// Takes over what the ledger knows: what was cut, and what the mark says.
+    pub(super) fn observe_books(&mut self, books: &Books) {
+        self.observe_cut(&books.sources, books.cut_id == books.meta.spool_id);
+        if books.mark.spool_id == books.meta.spool_id {
+            for (name, seq) in &books.mark.next_seqs {
+                let earlier = books.sources.get(name).map_or(0, |record| record.account.earlier);
+                self.observe(name, earlier.saturating_add(seq.0.saturating_sub(1)));
             }
         }
+    }
+
+    /// Whether there are missing positions.
+    pub(super) fn is_damaged(&self) -> bool {
+        !self.holes.is_empty()
     }
 
     /// Whether there are missing positions whose owner is not known.
@@ -207,9 +268,19 @@ impl Places {
         self.holes.iter().any(|hole| hole.unowned() > 0)
     }
 
-    /// For each source the number after its last event, as far as it is known.
-    pub(super) fn into_known(self) -> BTreeMap<SourceName, Seq> {
-        self.known
+    /// The id of the newest events.
+    pub(super) const fn spool_id(&self) -> Option<SpoolId> {
+        self.spool_id
+    }
+
+    /// For each source the events that were ever spooled, as far as they are known.
+    pub(super) const fn totals(&self) -> &Counts {
+        &self.totals
+    }
+
+    /// The events of `source` under earlier ids.
+    pub(super) fn earlier(&self, source: &SourceName) -> u64 {
+        self.earlier.get(source).copied().unwrap_or(0)
     }
 
     /// The missing events of each source from `first` to before `end`. Owners stand in a hole one after the other.

@@ -32,6 +32,8 @@ mod ledger;
 mod lock;
 mod log;
 mod missing;
+#[cfg(test)]
+mod model;
 mod queue;
 mod reader;
 mod recovery;
@@ -184,7 +186,7 @@ impl Spool {
         }
         let mut recovered = recovery::recover(&disk, options)?;
         let profile = enter_profile(&mut recovered, &options.agent_name)?;
-        let recovery::Recovered { ledger, books, segments, state, end, next_segment, new_id } = recovered;
+        let recovery::Recovered { ledger, books, segments, state, end, next_segment, begin } = recovered;
         let log = Arc::new(Log::new(disk.clone(), segments, end));
         let shared = Arc::new(Shared::new(&books));
         let dead = dead_letter::DeadLetters::open(disk).map_err(directory)?;
@@ -222,8 +224,8 @@ impl Spool {
             next_position: end,
             trouble: writer::Trouble::default(),
         };
-        if new_id {
-            // So that the segments say it too. Where the disk refuses, the next frame begins it.
+        if begin {
+            // Where the disk refuses, the next frame begins it.
             writer.begin_segment();
         }
         // Where the second cannot be started, dropping the spool ends the first.

@@ -34,8 +34,9 @@ pub(super) struct Recovered {
     pub state: FileState,
     pub end: Position,
     pub next_segment: SegmentId,
-    /// The spool took a new id, which no segment has yet.
-    pub new_id: bool,
+    /// The segments do not say all that is known: a new id, or what only the ledger knew. A new one is to say it before
+    /// anything else can be lost.
+    pub begin: bool,
 }
 
 /// Recovers the spool on `disk`.
@@ -68,21 +69,30 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
     make_durable(disk, &survey, &books.meta, options.sync)?;
 
     adopt_mark(&mut tail, &books);
-    let end = number_on(&mut tail, &books);
+    // Numbering goes on behind everything that the segments or the ledger know of.
+    let end = tail.end.max(books.cursor).max(books.mark.position);
+    tail.places.reach(end);
+    tail.places.observe_books(&books);
     let newest_unsynced = survey.newest().is_some_and(|(_, known)| known.header.unsynced);
-    let doubtful = tail.places.unresolved()
+    let new_id = tail.places.unresolved()
         || unsynced_crash(&books.meta)
-        || tail.spool_id.is_some_and(|spool_id| spool_id != books.meta.spool_id)
+        || tail.places.spool_id().is_some_and(|spool_id| spool_id != books.meta.spool_id)
         || rebuilt && (tail.torn || newest_unsynced);
     let mut state = tail.files;
-    state.next_seqs = tail.places.into_known();
-    if doubtful {
-        take_new_id(&mut books, &mut state, &tail.earlier);
-    } else {
-        for (name, earlier) in &tail.earlier {
-            let account = &mut books.sources.entry(name.clone()).or_default().account;
-            account.earlier = account.earlier.max(*earlier);
+    let begin = new_id || end > tail.end || tail.places.is_damaged();
+    state.next_seqs.clear();
+    for (name, total) in tail.places.totals() {
+        let account = &mut books.sources.entry(name.clone()).or_default().account;
+        account.earlier = account.earlier.max(if new_id { *total } else { tail.places.earlier(name) });
+        if !new_id {
+            state
+                .next_seqs
+                .insert(name.clone(), Seq(total.saturating_sub(account.earlier).saturating_add(1)));
         }
+    }
+    if new_id {
+        books.meta.spool_id = random_id();
+        tracing::warn!(spool = %books.meta.spool_id, "the spool takes a new id");
     }
     books.meta.unsynced_boot = match options.sync {
         SyncMode::Group => [0; 16],
@@ -99,7 +109,7 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
             Ledger::write_anew(disk, options.sync, &books)?
         }
     };
-    Ok(Recovered { ledger, books, segments, state, end, next_segment: newest.plus(1), new_id: doubtful })
+    Ok(Recovered { ledger, books, segments, state, end, next_segment: newest.plus(1), begin })
 }
 
 /// Opens the ledger. One that is broken, empty beside segments, or of another spool, is set aside.
@@ -169,42 +179,6 @@ fn adopt_mark(tail: &mut Tail, books: &Books) {
     }
 }
 
-/// Says where numbering goes on: behind everything that the segments or the ledger know of.
-fn number_on(tail: &mut Tail, books: &Books) -> Position {
-    let end = tail.end.max(books.cursor).max(books.mark.position);
-    tail.places.reach(end);
-    let id = tail.spool_id.unwrap_or(books.meta.spool_id);
-    if books.cut_id == id {
-        for (name, record) in books.sources.iter().filter(|(_, record)| record.cut.0 > 0) {
-            tail.places.observe(name, record.cut);
-        }
-    }
-    if books.mark.spool_id == id {
-        for (name, seq) in &books.mark.next_seqs {
-            tail.places.observe(name, *seq);
-        }
-    }
-    end
-}
-
-/// Gives the spool a new id, under which the sequence numbers begin again.
-fn take_new_id(books: &mut Books, state: &mut FileState, earlier: &BTreeMap<SourceName, u64>) {
-    let next_seqs = std::mem::take(&mut state.next_seqs);
-    let names: std::collections::BTreeSet<_> =
-        earlier.keys().chain(next_seqs.keys()).chain(books.sources.keys()).cloned().collect();
-    let cut_counts = books.cut_id == books.meta.spool_id;
-    for name in names {
-        let record = books.sources.entry(name.clone()).or_default();
-        let cut = if cut_counts { record.cut.0.saturating_sub(1) } else { 0 };
-        let in_segments = next_seqs.get(&name).map_or(0, |next| next.0.saturating_sub(1));
-        let by_ledger = record.account.earlier.saturating_add(cut);
-        let by_segments = earlier.get(&name).copied().unwrap_or(0).saturating_add(in_segments);
-        record.account.earlier = by_ledger.max(by_segments);
-    }
-    books.meta.spool_id = random_id();
-    tracing::warn!(spool = %books.meta.spool_id, "the spool takes a new id");
-}
-
 /// Makes books from the segments alone: the newest snapshot says what was settled then, and what is no longer there
 /// was.
 fn rebuild(disk: &Disk, tail: &Tail, survey: &Survey) -> Result<Books, SpoolError> {
@@ -244,7 +218,7 @@ fn rebuild(disk: &Disk, tail: &Tail, survey: &Survey) -> Result<Books, SpoolErro
             dropped: take(known.dropped),
             damaged: take(known.damaged),
             acknowledged: 0,
-            earlier: tail.earlier.get(&name).copied().unwrap_or(0),
+            earlier: tail.places.earlier(&name),
         };
         books.sources.insert(name, SourceRecord { cut, account: Account { acknowledged: left, ..account } });
     }

@@ -56,7 +56,7 @@ fn append(spool: &Spool, source: &str, from: u64, count: u64) {
 }
 
 /// Waits until everything up to the event before `end` is committed.
-fn committed(spool: &Spool, end: u64) {
+pub(super) fn committed(spool: &Spool, end: u64) {
     let deadline = crate::clock::now() + std::time::Duration::from_secs(20);
     assert!(spool.log.wait_for(Position(end - 1), Some(deadline)), "nothing was committed");
 }

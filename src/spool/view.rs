@@ -26,6 +26,8 @@ pub(super) struct View {
     pub sources: BTreeMap<SourceName, SourceRecord>,
     /// The id that the sequence numbers in `sources` go with.
     pub cut_id: SpoolId,
+    /// The id under which new events are sent; never changes while the spool is open.
+    pub spool_id: SpoolId,
     /// Every event before this position is acknowledged, dead, dropped or damaged.
     pub frontier: Position,
 }
@@ -46,8 +48,8 @@ impl Shared {
             }
         }
         let sources = books.sources.clone();
-        let (cut_id, frontier) = (books.cut_id, books.frontier());
-        Self { view: Mutex::new(View { batches, sources, cut_id, frontier }) }
+        let (cut_id, spool_id, frontier) = (books.cut_id, books.meta.spool_id, books.frontier());
+        Self { view: Mutex::new(View { batches, sources, cut_id, spool_id, frontier }) }
     }
 
     pub(super) fn view(&self) -> MutexGuard<'_, View> {

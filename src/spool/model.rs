@@ -1,0 +1,466 @@
+//! The spool against a model: files that a tailer reads, a server that stores, and everything that may happen to the
+//! spool between them.
+//!
+//! What must hold, whatever the order of operations: every line is stored or a dead letter; nothing that the server was
+//! sent under one number or one key ever changes; each line has one number, in the order of its file; and the accounts
+//! balance at every start. Where the spool's bytes were damaged, a line may have a second number, and what is missing at
+//! the end is counted as damaged.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use super::tests::options;
+use super::*;
+use crate::aggregate::{self, Aggregator, Limits};
+use crate::batch::{BatchId, Payload};
+use crate::event::{
+    EventBlock, FileIdentity, FileOffset, FrameDraft, FrameSink as _, SourceName, Timestamp, Witness,
+};
+use crate::payload::JsonEncoder;
+use crate::retry::Ready;
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+
+/// The files: which source follows them. Two of one source share its numbers.
+const FILES: [&str; 3] = ["app", "app", "web"];
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// The tailer reads lines of a file.
+    Read {
+        file: usize,
+        lines: u64,
+    },
+    /// Everything committed is cut and sent for the first time.
+    Cut,
+    /// The server has taken a batch that it was sent.
+    Acknowledge(prop::sample::Index),
+    /// The server refuses a batch.
+    Bisect(prop::sample::Index),
+    /// The server refuses an event for good.
+    Bury(prop::sample::Index),
+    /// A batch is sent again.
+    Resend(prop::sample::Index),
+    /// A clean end and a start.
+    Reopen,
+    /// What is on the disk goes on elsewhere, as after a kill.
+    Crash,
+    DropLedger,
+    SaveLedger,
+    PutBackLedger,
+    Tear(u64),
+    Flip(prop::sample::Index, u8),
+}
+
+fn ops(faults: BoxedStrategy<Op>) -> impl Strategy<Value = Vec<Op>> {
+    let any = any::<prop::sample::Index>;
+    let usual = prop_oneof![
+        8 => (0..FILES.len(), 1..12_u64).prop_map(|(file, lines)| Op::Read { file, lines }),
+        5 => Just(Op::Cut),
+        6 => any().prop_map(Op::Acknowledge),
+        2 => any().prop_map(Op::Bisect),
+        1 => any().prop_map(Op::Bury),
+        2 => any().prop_map(Op::Resend),
+        1 => Just(Op::Reopen),
+        2 => Just(Op::Crash),
+    ];
+    prop::collection::vec(prop_oneof![12 => usual, 1 => faults], 1..60)
+}
+
+/// What a file holds and how far it was read.
+#[derive(Clone, Debug, Default)]
+struct LogFile {
+    lines: u64,
+    read: u64,
+}
+
+/// What the server was sent.
+#[derive(Debug, Default)]
+struct Server {
+    /// By spool id, source and sequence number.
+    stored: BTreeMap<(String, String, u64), String>,
+    /// The body of each key.
+    bodies: HashMap<String, bytes::Bytes>,
+}
+
+struct Running {
+    spool: Spool,
+    aggregator: Aggregator,
+    ready: mpsc::Receiver<Ready>,
+}
+
+struct Rig {
+    root: tempfile::TempDir,
+    copies: u32,
+    running: Option<Running>,
+    files: [LogFile; FILES.len()],
+    server: Server,
+    /// Lines among the dead letters.
+    dead: u64,
+    /// Position after the last line that was read.
+    end: Position,
+    /// The spool's bytes were damaged.
+    damaged: bool,
+    /// The ledger was lost or an old one put back, so that it does not know what became of some batches.
+    forgetful: bool,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let mut rig = Self {
+            root: tempfile::tempdir().unwrap(),
+            copies: 0,
+            running: None,
+            files: Default::default(),
+            server: Server::default(),
+            dead: 0,
+            end: Position(1),
+            damaged: false,
+            forgetful: false,
+        };
+        rig.open();
+        rig
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.root.path().join(self.copies.to_string())
+    }
+
+    fn running(&mut self) -> &mut Running {
+        self.running.as_mut().unwrap()
+    }
+
+    fn open(&mut self) {
+        let options = SpoolOptions { segment_bytes: 2 << 10, ..options(&self.dir()) };
+        let spool = Spool::open(&options).unwrap();
+        for file in &mut self.files {
+            file.read = 0;
+        }
+        for checkpoint in spool.checkpoints() {
+            let file = &mut self.files[usize::try_from(checkpoint.identity.ino).unwrap()];
+            file.read = checkpoint.offset.0;
+            assert!(file.read <= file.lines, "more was read than is there");
+        }
+        self.end = spool.log.end();
+        let (sender, ready) = mpsc::channel(10_000);
+        let limits = Limits { events: 7, bytes: 200, interval: Duration::ZERO };
+        let aggregator = Aggregator::new(spool.cutter(), limits, sender, RUNTIME.handle().clone());
+        self.running = Some(Running { spool, aggregator, ready });
+    }
+
+    fn close(&mut self) {
+        let Running { spool, aggregator, ready } = self.running.take().unwrap();
+        drop((aggregator, ready));
+        spool.close();
+        self.check_accounts();
+    }
+
+    fn check_accounts(&self) {
+        let report = inspect::report(&self.dir()).unwrap();
+        assert!(report.balanced, "the accounts do not balance: {:#?}", report.sources);
+    }
+
+    fn read(&mut self, file: usize, lines: u64) {
+        let LogFile { read, lines: there } = &mut self.files[file];
+        let mut events = EventBlock::default();
+        for number in *read..*read + lines {
+            events.push(line(file, number).as_bytes(), number % 5 == 0);
+        }
+        let draft = FrameDraft {
+            checkpoint: Checkpoint {
+                source: SourceName::from(FILES[file]),
+                path: PathBuf::from(format!("/var/log/{file}.log")),
+                identity: FileIdentity { dev: 1, ino: file as u64, birth_ns: 3 },
+                head: Witness::of(b"head"),
+                tail: Witness::of(b"tail"),
+                offset: FileOffset(*read + lines),
+            },
+            start: FileOffset(*read),
+            detected: Timestamp::from_millis(1_700_000_000_000 + i64::try_from(*read).unwrap()),
+            events,
+            skipped: None,
+            forget: false,
+        };
+        *read += lines;
+        *there = (*there).max(*read);
+        self.end = self.end.plus(lines);
+        let end = self.end;
+        let spool = &self.running().spool;
+        spool.appender().append(draft).unwrap();
+        super::tests::committed(spool, end.0);
+    }
+
+    fn cut(&mut self) {
+        let running = self.running.as_mut().unwrap();
+        running.aggregator.catch_up();
+        while let Ok(Ready { payload, .. }) = running.ready.try_recv() {
+            self.server.take(&payload);
+        }
+    }
+
+    fn outstanding(&mut self) -> Vec<BatchId> {
+        self.running().spool.batches().outstanding()
+    }
+
+    fn pick(&mut self, index: prop::sample::Index) -> Option<BatchId> {
+        let batches = self.outstanding();
+        (!batches.is_empty()).then(|| batches[index.index(batches.len())])
+    }
+
+    /// Sends a batch again; none where it was damaged and replaced.
+    fn send(&mut self, batch: BatchId) -> Option<Payload> {
+        let batches = self.running().spool.batches();
+        match batches.read(batch) {
+            Ok(read) => {
+                let encoder = JsonEncoder::new(&read.agent_name);
+                let payload = aggregate::encode(&encoder, batch, read.spool_id, &read.content);
+                self.server.take(&payload);
+                Some(payload)
+            }
+            Err(BatchError::Replaced(_)) => {
+                assert!(self.damaged || self.forgetful, "a batch was damaged by nobody");
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn acknowledge(&mut self, batch: BatchId) {
+        if let Some(payload) = self.send(batch) {
+            self.running().spool.batches().acknowledge(batch, payload.sources);
+            self.quiet();
+        }
+    }
+
+    fn bisect(&mut self, batch: BatchId) -> Option<[BatchId; 2]> {
+        if batch.events() < 2 {
+            return None;
+        }
+        let halves = self.running().spool.batches().bisect(batch).unwrap();
+        Some(halves)
+    }
+
+    fn bury(&mut self, mut batch: BatchId) {
+        while let Some([first, _]) = self.bisect(batch) {
+            batch = first;
+        }
+        let batches = self.running().spool.batches();
+        let there = batches.read(batch).is_ok();
+        batches.bury(batch, 422, "no").unwrap();
+        self.dead += u64::from(there);
+    }
+
+    /// Waits until everything that was said to the keeper is durable, so that a copy is what a kill leaves.
+    fn quiet(&mut self) {
+        let nothing = BatchId { first: Position(0), last: Position(0), part: None };
+        self.running().spool.batches.keeper.replace(nothing, Vec::new(), Counts::new()).unwrap();
+    }
+
+    /// Goes on with a copy of what is on the disk.
+    fn crash(&mut self) {
+        self.quiet();
+        let from = self.dir();
+        self.copies += 1;
+        disk::copy_dir(&from, &self.dir()).unwrap();
+        std::fs::remove_file(self.dir().join("lock")).unwrap();
+        let Running { spool, aggregator, ready } = self.running.take().unwrap();
+        drop((aggregator, ready));
+        spool.close();
+        std::fs::remove_dir_all(from).unwrap();
+        self.check_accounts();
+        self.open();
+    }
+
+    /// Does something to the spool while nothing runs on it.
+    fn between(&mut self, change: impl FnOnce(&mut Self, &Path)) {
+        self.close();
+        let dir = self.dir();
+        change(self, &dir);
+        self.check_accounts();
+        self.open();
+    }
+
+    fn saved_ledger(&self) -> PathBuf {
+        self.root.path().join("saved")
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Read { file, lines } => self.read(*file, *lines),
+            Op::Cut => self.cut(),
+            Op::Acknowledge(index) => drop(self.pick(*index).map(|batch| self.acknowledge(batch))),
+            Op::Bisect(index) => drop(self.pick(*index).map(|batch| self.bisect(batch))),
+            Op::Bury(index) => drop(self.pick(*index).map(|batch| self.bury(batch))),
+            Op::Resend(index) => drop(self.pick(*index).map(|batch| self.send(batch))),
+            Op::Reopen => self.between(|_, _| {}),
+            Op::Crash => self.crash(),
+            Op::DropLedger => self.between(|rig, dir| {
+                rig.forgetful = true;
+                std::fs::remove_dir_all(dir.join("ledger")).unwrap();
+            }),
+            Op::SaveLedger => self.between(|rig, dir| {
+                let _ = std::fs::remove_dir_all(rig.saved_ledger());
+                disk::copy_dir(&dir.join("ledger"), &rig.saved_ledger()).unwrap();
+            }),
+            Op::PutBackLedger => self.between(|rig, dir| {
+                if rig.saved_ledger().exists() {
+                    rig.forgetful = true;
+                    std::fs::remove_dir_all(dir.join("ledger")).unwrap();
+                    disk::copy_dir(&rig.saved_ledger(), &dir.join("ledger")).unwrap();
+                }
+            }),
+            Op::Tear(bytes) => self.between(|rig, dir| {
+                rig.damaged = true;
+                let Some(path) = segments(dir).pop() else { return };
+                let file = std::fs::File::options().write(true).open(path).unwrap();
+                file.set_len(file.metadata().unwrap().len().saturating_sub(*bytes)).unwrap();
+            }),
+            Op::Flip(index, bit) => self.between(|rig, dir| {
+                rig.damaged = true;
+                let segments = segments(dir);
+                if segments.is_empty() {
+                    return;
+                }
+                let path = &segments[index.index(segments.len())];
+                let mut bytes = std::fs::read(path).unwrap();
+                if bytes.is_empty() {
+                    return;
+                }
+                let at = index.index(bytes.len());
+                bytes[at] ^= 1 << (bit % 8);
+                std::fs::write(path, bytes).unwrap();
+            }),
+        }
+    }
+
+    /// Reads and delivers everything, and checks what must hold at the end.
+    fn finish(mut self) {
+        for file in 0..FILES.len() {
+            let left = self.files[file].lines - self.files[file].read;
+            if left > 0 {
+                self.read(file, left);
+            }
+        }
+        self.cut();
+        while let Some(batch) = self.outstanding().first().copied() {
+            self.acknowledge(batch);
+        }
+        self.close();
+        let report = inspect::report(&self.dir()).unwrap();
+        assert_eq!((report.backlog.events, report.batches), (0, 0), "everything was delivered");
+        self.check_stored(&report);
+    }
+
+    fn check_stored(&self, report: &inspect::Report) {
+        let mut last: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
+        let mut times: BTreeMap<&str, u32> = BTreeMap::new();
+        for ((id, _, seq), text) in &self.server.stored {
+            *times.entry(text).or_default() += 1;
+            let (file, number) = text.split_once(' ').map(|(file, rest)| (file, &rest[..6])).unwrap();
+            let number: u64 = number.parse().unwrap();
+            if let Some((last_seq, last_number)) = last.insert((id, file), (*seq, number)) {
+                assert!(
+                    last_number < number || self.damaged,
+                    "line {text} at {seq} after {last_number} at {last_seq}"
+                );
+            }
+        }
+        let mut missing = 0;
+        for (file, log) in self.files.iter().enumerate() {
+            for number in 0..log.lines {
+                match times.get(line(file, number).as_str()) {
+                    None => missing += 1,
+                    Some(1) => {}
+                    Some(_) => assert!(self.damaged, "line {number} of {file} has several numbers"),
+                }
+            }
+        }
+        let sum = |count: fn(&inspect::SourceStatus) -> u64| report.sources.iter().map(count).sum::<u64>();
+        let damaged = sum(|source| source.damaged);
+        assert!(
+            missing <= damaged + self.dead,
+            "{missing} lines are missing, {damaged} damaged, {} dead",
+            self.dead
+        );
+        if !self.damaged {
+            let lines: u64 = self.files.iter().map(|file| file.lines).sum();
+            assert_eq!(sum(|source| source.spooled), lines);
+            assert!(missing <= self.dead);
+            if !self.forgetful {
+                assert_eq!((damaged, sum(|source| source.dead)), (0, self.dead));
+            }
+        }
+    }
+}
+
+impl Server {
+    fn take(&mut self, payload: &Payload) {
+        let before = self.bodies.insert(payload.key.to_string(), payload.body.clone());
+        assert!(before.is_none_or(|before| before == payload.body), "{} names two bodies", payload.key);
+        let id = payload.key.split('-').next().unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&payload.body).unwrap();
+        for (range, source) in payload.sources.iter().zip(body["sources"].as_array().unwrap()) {
+            assert_eq!(source["sourceName"], range.source.as_str());
+            let logs = source["logs"].as_array().unwrap();
+            assert_eq!(logs.len() as u64, range.last.since(range.first) + 1);
+            for (number, log) in logs.iter().enumerate() {
+                let key = (id.to_owned(), range.source.to_string(), range.first.0 + number as u64);
+                let text = log["data"].as_str().unwrap();
+                let before = self.stored.insert(key.clone(), text.to_owned());
+                assert!(before.is_none_or(|before| before == text), "{key:?} names two lines");
+            }
+        }
+    }
+}
+
+fn line(file: usize, number: u64) -> String {
+    let len = usize::try_from(number * 7 % 40).unwrap();
+    format!("{file} {number:06} {}", "x".repeat(len))
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut segments: Vec<_> =
+        std::fs::read_dir(dir.join("segments")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.sort();
+    segments
+}
+
+fn run(ops: &[Op]) {
+    let mut rig = Rig::new();
+    for op in ops {
+        rig.apply(op);
+    }
+    rig.finish();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn whatever_happens_to_the_ledger_every_line_arrives_under_one_number(
+        ops in ops(prop_oneof![
+            2 => Just(Op::DropLedger),
+            1 => Just(Op::SaveLedger),
+            1 => Just(Op::PutBackLedger),
+        ].boxed())
+    ) {
+        run(&ops);
+    }
+
+    #[test]
+    fn whatever_bytes_are_damaged_every_line_arrives_or_is_counted(
+        ops in ops(prop_oneof![
+            1 => Just(Op::DropLedger),
+            2 => (0..3000_u64).prop_map(Op::Tear),
+            3 => any::<(prop::sample::Index, u8)>().prop_map(|(index, bit)| Op::Flip(index, bit)),
+        ].boxed())
+    ) {
+        run(&ops);
+    }
+}
