@@ -21,6 +21,8 @@ fn rename_and_create_ten_times_a_second_under_load() {
     const ROTATIONS: usize = 40;
     let mut stage = Stage::new("rename_and_create_ten_times_a_second_under_load").follow("logs/app.log");
     let mut writer = Writer::new(&stage.scene, "app", "logs/app.log");
+    // What was rotated away before the agent first looked was never followed.
+    stage.settle();
     for _ in 0..ROTATIONS {
         for _ in 0..20 {
             writer.append(10);
