@@ -156,11 +156,19 @@ fn power_cuts_lose_nothing(test: &str, kind: FileSystem) {
     assert_eq!(errors, Vec::<&str>::new(), "what was synced came back damaged");
     assert_eq!(run.agent.stop(), Some(0));
     let status = run.machine.spool_status(&run.scene);
-    assert_eq!(status["quarantine_bytes"], 0, "something was set aside");
+    assert_eq!(set_aside(&messages), Vec::<&str>::new(), "{status:#}");
     assert_all_is_acknowledged(&status, &run.writers.iter().collect::<Vec<_>>());
     let agent = run.machine.start_agent(&run.scene);
     assert!(agent.said().contains(" resent=0"), "batches are left");
     assert_eq!(agent.stop(), Some(0));
+}
+
+/// What was set aside, but for the rest of a commit that the cut tore and nobody saw.
+fn set_aside(messages: &str) -> Vec<&str> {
+    let offset = |line: &str| line.split(' ').find(|word| word.starts_with("offset=")).map(str::to_owned);
+    let torn: HashSet<Option<String>> =
+        messages.lines().filter(|line| line.contains("torn end of the spool cut")).map(offset).collect();
+    messages.lines().filter(|line| line.contains("quarantine") && !torn.contains(&offset(line))).collect()
 }
 
 /// Errors in the life of an agent that found its spool; not those of one whose disk has just gone.
