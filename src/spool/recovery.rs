@@ -22,7 +22,7 @@ use super::reader::{self, Found};
 use super::segment::{self, Account, Snapshot, SpoolId};
 use super::survey::{Known, Survey, io_error, survey};
 use super::writer::FileState;
-use super::{SpoolError, SpoolOptions};
+use super::{Counts, SpoolError, SpoolOptions};
 use crate::config::SyncMode;
 use crate::event::{Position, SegmentId, Seq, SourceName};
 
@@ -33,6 +33,8 @@ pub(super) struct Recovered {
     pub segments: BTreeMap<SegmentId, Extent>,
     pub state: FileState,
     pub end: Position,
+    /// For each source the events that were ever spooled.
+    pub totals: Counts,
     pub next_segment: SegmentId,
     /// The segments do not say all that is known: a new id, or what only the ledger knew. A new one is to say it before
     /// anything else can be lost.
@@ -79,7 +81,8 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
         || tail.places.spool_id().is_some_and(|spool_id| spool_id != books.meta.spool_id)
         || rebuilt && (tail.torn || newest_unsynced);
     let mut state = tail.files;
-    let begin = new_id || end > tail.end || tail.places.is_damaged();
+    // A rebuilt ledger does not know what of the newest segment was sent, so that one must not be cut any more.
+    let begin = new_id || end > tail.end || tail.places.is_damaged() || rebuilt && !survey.is_empty();
     state.next_seqs.clear();
     for (name, total) in tail.places.totals() {
         let account = &mut books.sources.entry(name.clone()).or_default().account;
@@ -109,7 +112,16 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
             Ledger::write_anew(disk, options.sync, &books)?
         }
     };
-    Ok(Recovered { ledger, books, segments, state, end, next_segment: newest.plus(1), begin })
+    Ok(Recovered {
+        ledger,
+        books,
+        segments,
+        state,
+        end,
+        totals: tail.places.into_totals(),
+        next_segment: newest.plus(1),
+        begin,
+    })
 }
 
 /// Opens the ledger. One that is broken, empty beside segments, or of another spool, is set aside.
