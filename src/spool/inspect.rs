@@ -52,7 +52,8 @@ pub struct Report {
     pub checkpoints: Vec<FileStatus>,
     /// What became of the events of each source.
     pub sources: Vec<SourceStatus>,
-    /// Whether the accounts of all sources balance.
+    /// Whether the accounts balance: those of each source, or where events were damaged those of all together. Damage can
+    /// leave it open whose the events were, and then the split is as good a guess as the frames around it allow.
     pub balanced: bool,
 }
 
@@ -150,12 +151,12 @@ pub fn report(dir: &Path) -> Result<Report, SpoolError> {
         dead_letters.count += 1;
         *dead_letters.by_status.entry(letter.status).or_default() += 1;
     }
-    let recovery::Recovered { books, segments, state, end, .. } = recovered;
+    let recovery::Recovered { books, segments, state, end, totals, .. } = recovered;
     let size = Segments {
         count: segments.len() as u64,
         bytes: segments.values().map(|extent| extent.len).fold(0, u64::saturating_add),
     };
-    let shared = Shared::new(&books);
+    let shared = Shared::new(&books, totals);
     let log = Arc::new(Log::new(cloned, segments, end));
     let mut pending =
         Pending { log, shared, backlog: Backlog::default(), intact: Counts::new(), lost: Counts::new() };
@@ -177,9 +178,26 @@ pub fn report(dir: &Path) -> Result<Report, SpoolError> {
         dead_letters,
         quarantine_bytes: Disk::usage(&disk.quarantine()),
         checkpoints: checkpoints.collect(),
-        balanced: sources.iter().all(|source| source.balanced),
+        balanced: balance(&sources),
         sources,
     })
+}
+
+fn balance(sources: &[SourceStatus]) -> bool {
+    let sum = |count: fn(&SourceStatus) -> u64| sources.iter().map(count).fold(0, u64::saturating_add);
+    sources.iter().all(|source| source.balanced)
+        || sum(|source| source.damaged) > 0 && sum(|source| source.spooled) == sum(SourceStatus::accounted)
+}
+
+impl SourceStatus {
+    /// Events of which it is known what became of them.
+    const fn accounted(&self) -> u64 {
+        self.acknowledged
+            .saturating_add(self.pending)
+            .saturating_add(self.dead)
+            .saturating_add(self.dropped)
+            .saturating_add(self.damaged)
+    }
 }
 
 fn sources(books: &Books, next_seqs: &BTreeMap<SourceName, Seq>, pending: &Pending) -> Vec<SourceStatus> {
@@ -196,7 +214,7 @@ fn sources(books: &Books, next_seqs: &BTreeMap<SourceName, Seq>, pending: &Pendi
         let waiting = pending.intact.get(name).copied().unwrap_or(0);
         let damaged = account.damaged + pending.lost.get(name).copied().unwrap_or(0);
         let spooled = account.earlier + under_this_id;
-        SourceStatus {
+        let mut status = SourceStatus {
             source: name.to_string(),
             spooled,
             acknowledged: account.acknowledged,
@@ -204,8 +222,10 @@ fn sources(books: &Books, next_seqs: &BTreeMap<SourceName, Seq>, pending: &Pendi
             dead: account.dead,
             dropped: account.dropped,
             damaged,
-            balanced: spooled == account.acknowledged + waiting + account.dead + account.dropped + damaged,
-        }
+            balanced: false,
+        };
+        status.balanced = spooled == status.accounted();
+        status
     };
     names.into_iter().map(status).collect()
 }

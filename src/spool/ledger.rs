@@ -80,7 +80,7 @@ pub(super) struct SourceRecord {
 }
 
 /// What identifies the spool, and how it was left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Meta {
     pub lineage: SpoolId,
     pub spool_id: SpoolId,
@@ -499,8 +499,7 @@ struct Loaded {
 
 impl Default for Loaded {
     fn default() -> Self {
-        let nothing = Meta { lineage: SpoolId([0; 16]), spool_id: SpoolId([0; 16]), unsynced_boot: [0; 16] };
-        Self { empty: true, meta: None, cursor: None, books: Books::new(nothing, Position(0)) }
+        Self { empty: true, meta: None, cursor: None, books: Books::new(Meta::default(), Position(0)) }
     }
 }
 

@@ -65,7 +65,12 @@ pub(super) fn owners(log: &Log, shared: &Shared, first: Position, end: Position)
                 places.observe_snapshot(&snapshot);
             }
         }
-        None => places.reach(end),
+        None => {
+            places.reach(end);
+            for (name, total) in &shared.at_open {
+                places.observe(name, *total);
+            }
+        }
     }
     let view = shared.view();
     places.observe_cut(&view.sources, view.cut_id == view.spool_id);
@@ -276,6 +281,11 @@ impl Places {
     /// For each source the events that were ever spooled, as far as they are known.
     pub(super) const fn totals(&self) -> &Counts {
         &self.totals
+    }
+
+    /// The same, when nothing else is asked any more.
+    pub(super) fn into_totals(self) -> Counts {
+        self.totals
     }
 
     /// The events of `source` under earlier ids.

@@ -186,9 +186,10 @@ impl Spool {
         }
         let mut recovered = recovery::recover(&disk, options)?;
         let profile = enter_profile(&mut recovered, &options.agent_name)?;
-        let recovery::Recovered { ledger, books, segments, state, end, next_segment, begin } = recovered;
+        let recovery::Recovered { ledger, books, segments, state, end, totals, next_segment, begin } =
+            recovered;
         let log = Arc::new(Log::new(disk.clone(), segments, end));
-        let shared = Arc::new(Shared::new(&books));
+        let shared = Arc::new(Shared::new(&books, totals));
         let dead = dead_letter::DeadLetters::open(disk).map_err(directory)?;
         let (cursor, cut_id, meta) = (books.cursor, books.cut_id, books.meta);
         let profiles = Arc::new(books.profiles.clone());

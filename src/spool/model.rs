@@ -55,7 +55,12 @@ enum Op {
     SaveLedger,
     PutBackLedger,
     Tear(u64),
-    Flip(prop::sample::Index, u8),
+    /// A bit of a byte of a segment; both are counted from the newest and the last.
+    Flip {
+        segment: usize,
+        byte: usize,
+        bit: u8,
+    },
 }
 
 fn ops(faults: BoxedStrategy<Op>) -> impl Strategy<Value = Vec<Op>> {
@@ -321,19 +326,15 @@ impl Rig {
                 let file = std::fs::File::options().write(true).open(path).unwrap();
                 file.set_len(file.metadata().unwrap().len().saturating_sub(*bytes)).unwrap();
             }),
-            Op::Flip(index, bit) => self.between(|rig, dir| {
+            Op::Flip { segment, byte, bit } => self.between(|rig, dir| {
                 rig.damaged = true;
                 let segments = segments(dir);
-                if segments.is_empty() {
-                    return;
-                }
-                let path = &segments[index.index(segments.len())];
+                let Some(path) = segments.iter().rev().nth(*segment % segments.len().max(1)) else { return };
                 let mut bytes = std::fs::read(path).unwrap();
-                if bytes.is_empty() {
-                    return;
+                let len = bytes.len();
+                if let Some(byte) = bytes.iter_mut().rev().nth(*byte % len.max(1)) {
+                    *byte ^= 1 << bit;
                 }
-                let at = index.index(bytes.len());
-                bytes[at] ^= 1 << (bit % 8);
                 std::fs::write(path, bytes).unwrap();
             }),
         }
@@ -432,6 +433,10 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn run(ops: &[Op]) {
+    if std::env::var_os("DBG").is_some() {
+        let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false).try_init();
+        eprintln!("=== {ops:?}");
+    }
     let mut rig = Rig::new();
     for op in ops {
         rig.apply(op);
@@ -458,7 +463,7 @@ proptest! {
         ops in ops(prop_oneof![
             1 => Just(Op::DropLedger),
             2 => (0..3000_u64).prop_map(Op::Tear),
-            3 => any::<(prop::sample::Index, u8)>().prop_map(|(index, bit)| Op::Flip(index, bit)),
+            3 => (0..5_usize, 0..3000_usize, 0..8_u8).prop_map(|(segment, byte, bit)| Op::Flip { segment, byte, bit }),
         ].boxed())
     ) {
         run(&ops);

@@ -10,19 +10,22 @@
 //! - The cost is that of the newest segment, not of the backlog: of the others only the heads are read.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::adopt::{Tail, read_tail};
 use super::dead_letter;
 use super::disk::Disk;
-use super::frame::FrameKind;
 use super::ledger::{Books, Ledger, LedgerError, Meta, SourceRecord};
-use super::log::Extent;
-use super::reader::{self, Found};
-use super::segment::{self, Account, Snapshot, SpoolId};
-use super::survey::{Known, Survey, io_error, survey};
+use super::log::{Extent, Log};
+use super::missing;
+use super::reader::{self, FrameReader, Step};
+use super::segment::{Account, SpoolId};
+use super::survey::{Survey, io_error, survey};
+use super::view::Shared;
 use super::writer::FileState;
-use super::{SpoolError, SpoolOptions};
+use super::{Counts, SpoolError, SpoolOptions};
 use crate::config::SyncMode;
 use crate::event::{Position, SegmentId, Seq, SourceName};
 
@@ -33,6 +36,8 @@ pub(super) struct Recovered {
     pub segments: BTreeMap<SegmentId, Extent>,
     pub state: FileState,
     pub end: Position,
+    /// For each source the events that were ever spooled.
+    pub totals: Counts,
     pub next_segment: SegmentId,
     /// The segments do not say all that is known: a new id, or what only the ledger knew. A new one is to say it before
     /// anything else can be lost.
@@ -79,7 +84,8 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
         || tail.places.spool_id().is_some_and(|spool_id| spool_id != books.meta.spool_id)
         || rebuilt && (tail.torn || newest_unsynced);
     let mut state = tail.files;
-    let begin = new_id || end > tail.end || tail.places.is_damaged();
+    // A rebuilt ledger does not know what of the newest segment was sent, so that one must not be cut any more.
+    let begin = new_id || end > tail.end || tail.places.is_damaged() || rebuilt && !survey.is_empty();
     state.next_seqs.clear();
     for (name, total) in tail.places.totals() {
         let account = &mut books.sources.entry(name.clone()).or_default().account;
@@ -109,7 +115,16 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
             Ledger::write_anew(disk, options.sync, &books)?
         }
     };
-    Ok(Recovered { ledger, books, segments, state, end, next_segment: newest.plus(1), begin })
+    Ok(Recovered {
+        ledger,
+        books,
+        segments,
+        state,
+        end,
+        totals: tail.places.into_totals(),
+        next_segment: newest.plus(1),
+        begin,
+    })
 }
 
 /// Opens the ledger. One that is broken, empty beside segments, or of another spool, is set aside.
@@ -192,7 +207,7 @@ fn rebuild(disk: &Disk, tail: &Tail, survey: &Survey) -> Result<Books, SpoolErro
     let frontier = tail.snapshot.as_ref().map_or(first, |snapshot| snapshot.frontier);
     let cursor = frontier.max(first).min(tail.end);
     let mut books = Books::new(meta, cursor);
-    let Some(there) = standing_at(disk, survey, cursor)? else { return Ok(books) };
+    let there = standing_at(disk, survey, tail, cursor).map_err(io_error(&disk.segments()))?;
     books.cut_id = there.spool_id;
     let mut accounts: BTreeMap<SourceName, Account> = tail
         .snapshot
@@ -205,9 +220,9 @@ fn rebuild(disk: &Disk, tail: &Tail, survey: &Survey) -> Result<Books, SpoolErro
     for letter in letters.into_values().filter(|letter| letter.position < cursor) {
         *dead.entry(letter.source).or_default() += 1;
     }
-    for (name, (earlier, cut)) in there.sources {
+    for (name, (total, earlier)) in there.sources {
         let known = accounts.remove(&name).unwrap_or_default();
-        let mut left = earlier.saturating_add(cut.0.saturating_sub(1));
+        let mut left = total;
         let mut take = |events: u64| {
             let taken = events.min(left);
             left -= taken;
@@ -220,6 +235,7 @@ fn rebuild(disk: &Disk, tail: &Tail, survey: &Survey) -> Result<Books, SpoolErro
             acknowledged: 0,
             earlier: tail.places.earlier(&name),
         };
+        let cut = earlier.map_or(Seq(0), |earlier| Seq(total.saturating_sub(earlier).saturating_add(1)));
         books.sources.insert(name, SourceRecord { cut, account: Account { acknowledged: left, ..account } });
     }
     Ok(books)
@@ -227,46 +243,54 @@ fn rebuild(disk: &Disk, tail: &Tail, survey: &Survey) -> Result<Books, SpoolErro
 
 /// The numbers of all sources at one position.
 struct Standing {
+    /// The id of the events there.
     spool_id: SpoolId,
-    /// For each source the events under earlier ids, and the sequence number of its first event at or past the
-    /// position.
-    sources: BTreeMap<SourceName, (u64, Seq)>,
+    /// For each source the events that were spooled before the position, and those of them under earlier ids where that
+    /// is known.
+    sources: BTreeMap<SourceName, (u64, Option<u64>)>,
 }
 
-/// Reads the segment that holds `position` up to there.
-fn standing_at(disk: &Disk, survey: &Survey, position: Position) -> Result<Option<Standing>, SpoolError> {
-    let home = survey.known.iter().rev().find(|(_, known)| known.header.first_position <= position);
-    let Some((id, Known { header, len })) = home else { return Ok(None) };
-    let path = disk.segment(*id);
-    let read = || {
-        let file = Disk::open(&path)?;
-        let mut sources: BTreeMap<SourceName, (u64, Seq)> = BTreeMap::new();
-        let mut at = segment::HEADER_LEN as u64;
-        while at < *len {
-            at = match reader::frame_at(&file, *id, at, *len)? {
-                Found::Frame(header, payload, end) if header.kind == FrameKind::Snapshot => {
-                    for (name, (seq, account)) in
-                        Snapshot::decode(&payload).into_iter().flat_map(|s| s.sources)
-                    {
-                        sources.insert(name, (account.earlier, seq));
-                    }
-                    end
-                }
-                Found::Frame(header, _, end) | Found::BadPayload(header, end) => {
-                    if header.kind == FrameKind::Events && header.first_position < position {
-                        let events = header.end_position().min(position).since(header.first_position);
-                        let standing = sources.entry(header.checkpoint.source).or_default();
-                        standing.1 = standing.1.max(header.first_seq.plus(events));
-                    }
-                    end
-                }
-                Found::BadHeader => reader::find_frame(&file, *id, at + 1, *len)?.unwrap_or(*len),
-            };
+/// Counts the events before `position`, from the newest snapshot before it on.
+fn standing_at(disk: &Disk, survey: &Survey, tail: &Tail, position: Position) -> io::Result<Standing> {
+    let log = Arc::new(Log::new(disk.clone(), survey.extents(tail.end), tail.end));
+    let nothing = Books::new(Meta::default(), position);
+    let shared = Shared::new(&nothing, tail.places.totals().clone());
+    let mut standing = Standing { spool_id: SpoolId::default(), sources: BTreeMap::new() };
+    let mut from = Position(1);
+    let mut ids = log.segments().into_iter().rev().skip_while(|(_, extent)| extent.first > position);
+    if let Some((id, extent)) = ids.next() {
+        standing.spool_id = extent.spool_id;
+        from = extent.first;
+        for (id, extent) in std::iter::once((id, extent)).chain(ids) {
+            from = extent.first;
+            let file = Disk::open(&disk.segment(id))?;
+            let Some(snapshot) = reader::snapshot(&file, id, extent.len)? else { continue };
+            for (name, (seq, account)) in snapshot.sources {
+                let total = account.earlier.saturating_add(seq.0.saturating_sub(1));
+                let earlier = (extent.spool_id == standing.spool_id).then_some(account.earlier);
+                standing.sources.insert(name, (total, earlier));
+            }
+            break;
         }
-        Ok(sources)
-    };
-    let sources = read().map_err(io_error(&path))?;
-    Ok(Some(Standing { spool_id: header.spool_id, sources }))
+    }
+    let mut reader = FrameReader::new(log.clone(), from, None, false);
+    while reader.next_position() < position {
+        let at = reader.next_position();
+        let counts = match reader.step()? {
+            Step::Frame(frame) => {
+                let events =
+                    frame.header.end_position().min(position).since(frame.header.first_position.max(at));
+                Counts::from([(frame.header.checkpoint.source, events)])
+            }
+            Step::Missing(gap) => missing::owners(&log, &shared, gap.first, gap.end.min(position))?,
+            Step::CaughtUp => break,
+        };
+        for (name, events) in counts {
+            let (total, _) = standing.sources.entry(name).or_insert((0, Some(0)));
+            *total = total.saturating_add(events);
+        }
+    }
+    Ok(standing)
 }
 
 /// Unlinks a segment that holds nothing that is needed, also one that a power cut brought back.

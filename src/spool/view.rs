@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::keeper::Counts;
 use super::ledger::{Books, Location, SourceRecord};
 use super::segment::SpoolId;
 use crate::batch::BatchId;
@@ -36,10 +37,12 @@ pub(super) struct View {
 #[derive(Debug)]
 pub(super) struct Shared {
     view: Mutex<View>,
+    /// For each source the events that were spooled when the spool was opened.
+    pub at_open: Counts,
 }
 
 impl Shared {
-    pub(super) fn new(books: &Books) -> Self {
+    pub(super) fn new(books: &Books, at_open: Counts) -> Self {
         let mut batches = HashMap::new();
         for (number, group) in &books.groups {
             for record in &group.batches {
@@ -49,7 +52,7 @@ impl Shared {
         }
         let sources = books.sources.clone();
         let (cut_id, spool_id, frontier) = (books.cut_id, books.meta.spool_id, books.frontier());
-        Self { view: Mutex::new(View { batches, sources, cut_id, spool_id, frontier }) }
+        Self { view: Mutex::new(View { batches, sources, cut_id, spool_id, frontier }), at_open }
     }
 
     pub(super) fn view(&self) -> MutexGuard<'_, View> {
