@@ -16,6 +16,8 @@
 //! # Outcomes that are choices
 //! - A remembered file is the same if device, inode, birth time, head and the bytes before the offset do not disagree.
 //!   A source that is given another name is a new source; other options do not make one.
+//! - A generation that was rotated away before anyone looked is looked for under rotated names, and once more when the
+//!   one before it is finished: where names move faster than a directory can be listed, it comes late rather than never.
 //! - `start_at = "end"` moves to the start of a last line that has no newline yet, so that it is delivered whole.
 //! - A file that was renamed or deleted is finished when it has not grown for 5 seconds. Then a rest without newline is
 //!   an event. A renamed file that grows later nevertheless is still read on.
