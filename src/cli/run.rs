@@ -1,6 +1,7 @@
 //! `log-agent` without a subcommand: the agent itself.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::fs::Mode;
@@ -66,16 +67,19 @@ impl Signals {
                 },
             }
         }
-        // From here on, not from when the task first runs: a second signal may come at once.
-        if let Ok(again) = Signals::new() {
-            tokio::spawn(exit_at_once(again));
-        }
+        tokio::spawn(exit_at_once());
         None
     }
 }
 
+/// Signals that come so soon after the first are the same one: `timeout` and service managers send it to the process
+/// and to its group.
+const SAME_SIGNAL: Duration = Duration::from_millis(250);
+
 /// A second signal means now: what is spooled is durable at any moment.
-async fn exit_at_once(mut again: Signals) {
+async fn exit_at_once() {
+    tokio::time::sleep(SAME_SIGNAL).await;
+    let Ok(mut again) = Signals::new() else { return };
     tokio::select! {
         _ = again.terminate.recv() => {}
         _ = again.interrupt.recv() => {}

@@ -21,6 +21,7 @@ use super::view::{Filed, Shared};
 use crate::batch::{BatchId, SourceRange};
 use crate::config::SyncMode;
 use crate::event::{Position, Seq, SourceName};
+use crate::telemetry::Repeats;
 
 /// How long acknowledgements alone wait for company.
 const LINGER: Duration = Duration::from_millis(10);
@@ -30,6 +31,8 @@ const COMMANDS_MAX: usize = 1024;
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// How often it is tried to have the reserve again after it was given up.
 const RESERVE_EVERY: Duration = Duration::from_secs(10);
+/// How often a ledger that cannot be written is said again.
+const SAY_EVERY: Duration = Duration::from_secs(30);
 /// A group that was bisected takes new parts up to this size, so that its value stays below 8 KiB.
 const GROUP_PARTS_MAX: usize = 180;
 /// Bytes held ready on the disk so that acknowledgements can be recorded when everything else is used up.
@@ -508,6 +511,7 @@ impl Keeper {
             error = crate::error_chain(&error),
             "the ledger could not be written; it is written anew"
         );
+        let said = Repeats::new(SAY_EVERY);
         loop {
             // The reserve makes room where the disk is full; it is made again once there is room.
             self.log.disk.give_up_reserve();
@@ -524,10 +528,13 @@ impl Keeper {
                 self.failed = true;
                 return;
             }
-            tracing::error!(
-                error = crate::error_chain(&error),
-                "the ledger cannot be written; delivery waits"
-            );
+            if let Some(more) = said.seen() {
+                tracing::error!(
+                    error = crate::error_chain(&error),
+                    more,
+                    "the ledger cannot be written; delivery waits"
+                );
+            }
             self.log.wait_freed(crate::clock::now() + RETRY_EVERY);
         }
     }
