@@ -3,7 +3,7 @@
 //! What holds:
 //! - **Every line once, in order.** The frames of a file, in the order in which they are appended, contain exactly its
 //!   complete lines, in order. A crash between two frames loses and repeats nothing, because the offset travels in the
-//!   frame. Generations of one path are read in the order in which they had the name.
+//!   frame. Generations of one path that were seen while they had it are read in that order.
 //! - **One thread** for all sources and files. It waits for input only here, in [`Tailer::run`], and for room only in
 //!   the [`FrameSink`].
 //! - **Bounded.** One read buffer, one frame in the making, a few hundred bytes and at most one descriptor a file, and
