@@ -25,6 +25,8 @@ mod content;
 mod dead_letter;
 mod disk;
 mod drop_oldest;
+#[cfg(test)]
+mod format_doc;
 mod frame;
 pub mod inspect;
 mod keeper;
