@@ -8,7 +8,6 @@
 //!   `GROUP_BYTES` for the group being cut and as much for the one whose cut is on its way to the disk, and encoded
 //!   payloads by `READY_BYTES`. While the server is down this is all that is held.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::batch::{BatchContent, BatchId, FrameSlice, Payload};
 use crate::clock;
 use crate::config::Global;
-use crate::event::{EventIter, Position, Seq, SourceName};
+use crate::event::{EventIter, Position, SourceName};
 use crate::payload::JsonEncoder;
 use crate::retry::Ready;
 use crate::spool::{
@@ -67,7 +66,7 @@ pub(crate) struct Aggregator {
     /// The first position that is not taken up.
     next: Position,
     /// The id of what was taken up last.
-    spool_id: SpoolId,
+    spool_id: Option<SpoolId>,
     /// Where the wait for room in memory runs.
     runtime: Handle,
 }
@@ -98,23 +97,20 @@ struct Group {
     cursor: Position,
     batches: Vec<Filling>,
     bytes: u64,
-    /// Under the id of the last batch, for each source the sequence number after its last event.
-    cut_seqs: BTreeMap<SourceName, Seq>,
-    /// The id of the last batch.
-    spool_id: SpoolId,
+    /// Events of each source in the batches.
+    events: Counts,
     /// Events that cannot be read.
     damaged: Counts,
 }
 
 impl Group {
-    fn new(from: Position, spool_id: SpoolId) -> Self {
+    fn new(from: Position) -> Self {
         Self {
             from,
             cursor: from,
             batches: Vec::new(),
             bytes: 0,
-            cut_seqs: BTreeMap::new(),
-            spool_id,
+            events: Counts::new(),
             damaged: Counts::new(),
         }
     }
@@ -147,10 +143,10 @@ impl Aggregator {
             ready,
             room: Arc::new(Semaphore::new(READY_BYTES as usize)),
             filling: None,
-            group: Group::new(next, cutter.cut_id),
+            group: Group::new(next),
             on_its_way: None,
             next,
-            spool_id: cutter.cut_id,
+            spool_id: None,
             cutter,
             runtime,
         }
@@ -222,9 +218,9 @@ impl Aggregator {
 
     /// Adds a frame's events to the batch that is filled, finishing as many batches as they fill.
     fn absorb(&mut self, frame: &Frame) {
-        if self.spool_id != frame.spool_id {
+        if self.spool_id != Some(frame.spool_id) {
             self.finish();
-            self.spool_id = frame.spool_id;
+            self.spool_id = Some(frame.spool_id);
         }
         // Where a restart resumes in the middle of a frame, its first events were cut before.
         let skip = self.next.since(frame.header.first_position);
@@ -308,13 +304,8 @@ impl Aggregator {
     fn finish(&mut self) {
         let Some(filling) = self.filling.take() else { return };
         let group = &mut self.group;
-        if group.spool_id != filling.spool_id {
-            // Sequence numbers begin again under a new id.
-            group.cut_seqs.clear();
-            group.spool_id = filling.spool_id;
-        }
-        for range in filling.content.ranges() {
-            group.cut_seqs.insert(range.source, range.last.plus(1));
+        for run in &filling.content.sources {
+            *group.events.entry(run.source.clone()).or_default() += u64::from(run.events);
         }
         group.cursor = filling.record.id.last.plus(1);
         group.bytes += filling.bytes;
@@ -326,14 +317,13 @@ impl Aggregator {
         if self.group.cursor == self.group.from {
             return Ok(None);
         }
-        let next = Group::new(self.group.cursor, self.group.spool_id);
+        let next = Group::new(self.group.cursor);
         let group = std::mem::replace(&mut self.group, next);
         let cut = Cut {
             from: group.from,
             batches: group.batches.iter().map(|batch| batch.record).collect(),
             cursor: group.cursor,
-            spool_id: group.spool_id,
-            cut_seqs: group.cut_seqs,
+            events: group.events,
             damaged: group.damaged,
         };
         let pending = self.cutter.keeper.cut(cut)?;
@@ -347,7 +337,7 @@ impl Aggregator {
             CutOutcome::Moved(position) => {
                 self.cutter.move_to(position);
                 self.filling = None;
-                self.group = Group::new(position, self.spool_id);
+                self.group = Group::new(position);
                 self.next = position;
                 Ok(())
             }

@@ -24,6 +24,8 @@ pub(super) struct Plan {
     pub dropped: Counts,
     /// Events of each source that were damaged before.
     pub damaged: Counts,
+    /// Those of both that were not cut into batches.
+    pub uncut: Counts,
     /// The first position that is not cut, after the drop.
     pub cursor: Position,
 }
@@ -32,21 +34,24 @@ pub(super) struct Plan {
 pub(super) fn plan(log: &Arc<Log>, shared: &Shared, books: &Books, extent: Extent) -> io::Result<Plan> {
     let mut plan = Plan { cursor: books.cursor.max(extent.end), ..Plan::default() };
     for record in books.batches().filter(|record| record.id.first < extent.end) {
-        plan.count(log, shared, record.id)?;
+        plan.count(log, shared, record.id, true)?;
         plan.gone.push(record.id);
     }
     if books.cursor < extent.end {
         let last = Position(extent.end.0.saturating_sub(1));
-        plan.count(log, shared, BatchId { first: books.cursor, last, part: None })?;
+        plan.count(log, shared, BatchId { first: books.cursor, last, part: None }, false)?;
     }
     Ok(plan)
 }
 
 impl Plan {
-    fn count(&mut self, log: &Arc<Log>, shared: &Shared, id: BatchId) -> io::Result<()> {
+    fn count(&mut self, log: &Arc<Log>, shared: &Shared, id: BatchId, cut: bool) -> io::Result<()> {
         let mut reader = FrameReader::new(log.clone(), id.first, None, false);
         let run = content::read_run(&mut reader, id.first, id.last)?;
         let salvage = content::salvage(log, shared, id, &run, &Counts::new())?;
+        for (source, events) in salvage.counts.iter().chain(&salvage.damaged).filter(|_| !cut) {
+            *self.uncut.entry(source.clone()).or_default() += events;
+        }
         for (source, events) in salvage.counts {
             *self.dropped.entry(source).or_default() += events;
         }

@@ -356,7 +356,7 @@ fn the_ledger_is_as_documented() {
     let id = BatchId { first: Position(72), last: Position(73), part: Some(Part { from: 74, to: 75 }) };
     let at = Location { segment: SegmentId(76), offset: 77 };
     books.groups.insert(78, Group { profile: 79, batches: vec![BatchRecord { id, at }] });
-    books.sources.insert(SourceName::from("web"), SourceRecord { cut: Seq(80), account: account() });
+    books.sources.insert(SourceName::from("web"), SourceRecord { cut: 80, account: account() });
     books.profiles.insert(79, "agent".into());
     books.mark = Mark {
         segment: SegmentId(81),
@@ -385,7 +385,7 @@ fn the_ledger_is_as_documented() {
         ("unsynced_boot", counted(0x80).0.to_vec()),
     ];
     assert_layout("Meta", &fields, value(b'f', &[]));
-    let fields = [("cursor", u64(71)), ("cut_id", counted(0x60).0.to_vec())];
+    let fields = [("cursor", u64(71))];
     assert_layout("Cursor", &fields, value(b'r', &[0, 0]));
     let fields = [
         ("first", u64(72)),

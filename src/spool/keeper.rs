@@ -16,11 +16,10 @@ use super::dead_letter::{DeadLetter, DeadLetters};
 use super::disk::Disk;
 use super::ledger::{BatchRecord, Books, Changes, GROUP_MAX, Group, Ledger, LedgerError, Mark};
 use super::log::Log;
-use super::segment::SpoolId;
 use super::view::{Filed, Shared};
 use crate::batch::{BatchId, SourceRange};
 use crate::config::SyncMode;
-use crate::event::{Position, Seq, SourceName};
+use crate::event::{Position, SourceName};
 use crate::telemetry::Repeats;
 
 /// How long acknowledgements alone wait for company.
@@ -56,11 +55,9 @@ pub(crate) struct Cut {
     pub batches: Vec<BatchRecord>,
     /// The position after all that was cut or found damaged.
     pub cursor: Position,
-    /// The id of the events before the cursor.
-    pub spool_id: SpoolId,
-    /// For each source met under that id, the sequence number after its last event.
-    pub cut_seqs: BTreeMap<SourceName, Seq>,
-    /// Events that were found damaged on the way.
+    /// Events of each source in the batches.
+    pub events: Counts,
+    /// Events of each source that were found damaged on the way.
     pub damaged: Counts,
 }
 
@@ -325,28 +322,18 @@ impl Keeper {
         if cut.from != self.books.cursor {
             return CutOutcome::Moved(self.books.cursor);
         }
-        self.begin_cut_id(cut.spool_id, gathered);
-        for (name, seq) in cut.cut_seqs {
-            self.account(&name, gathered).cut = seq;
+        for (name, events) in cut.events {
+            self.account(&name, gathered).cut += events;
         }
         for (name, events) in cut.damaged {
-            self.account(&name, gathered).account.damaged += events;
+            let record = self.account(&name, gathered);
+            record.cut += events;
+            record.account.damaged += events;
         }
         self.books.cursor = self.books.cursor.max(cut.cursor);
-        gathered.changes.cursor(self.books.cursor, self.books.cut_id);
+        gathered.changes.cursor(self.books.cursor);
         self.file(self.profile, cut.batches, gathered);
         CutOutcome::Durable
-    }
-
-    /// Sequence numbers go with an id: under another one those of all sources begin again.
-    fn begin_cut_id(&mut self, spool_id: SpoolId, gathered: &mut Gathered) {
-        if self.books.cut_id != spool_id {
-            self.books.cut_id = spool_id;
-            for (name, record) in &mut self.books.sources {
-                record.cut = Seq(0);
-                gathered.sources.insert(name.clone());
-            }
-        }
     }
 
     fn file(&mut self, profile: u32, batches: Vec<BatchRecord>, gathered: &mut Gathered) {
@@ -434,11 +421,12 @@ impl Keeper {
                 for (name, events) in &plan.damaged {
                     self.account(name, gathered).account.damaged += events;
                 }
+                for (name, events) in &plan.uncut {
+                    self.account(name, gathered).cut += events;
+                }
                 if self.books.cursor < plan.cursor {
                     self.books.cursor = plan.cursor;
-                    // What was dropped uncut leaves it open where the sources go on.
-                    self.begin_cut_id(SpoolId([0; 16]), gathered);
-                    gathered.changes.cursor(plan.cursor, self.books.cut_id);
+                    gathered.changes.cursor(plan.cursor);
                 }
                 let events: u64 = plan.dropped.values().sum();
                 tracing::error!(segment = id.0, events, "the spool is full: its oldest events are dropped");
@@ -490,7 +478,7 @@ impl Keeper {
                 }
             }
             view.frontier = frontier;
-            view.cut_id = self.books.cut_id;
+            view.cursor = self.books.cursor;
         }
         self.unlink(frontier);
         gathered.answers.drain(..).for_each(|answer| answer(Ok(())));

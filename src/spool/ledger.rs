@@ -74,8 +74,8 @@ pub(super) struct Group {
 /// What the ledger knows of a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SourceRecord {
-    /// Sequence number of its first event that is not cut, under [`Books::cut_id`]; 0 where that is not known.
-    pub cut: Seq,
+    /// Its events before the cursor, under all spool ids.
+    pub cut: u64,
     pub account: Account,
 }
 
@@ -108,8 +108,6 @@ pub(super) struct Books {
     pub meta: Meta,
     /// The first position that is not cut into a batch.
     pub cursor: Position,
-    /// The id of the events that were cut last.
-    pub cut_id: SpoolId,
     /// Groups by the number they were filed under.
     pub groups: BTreeMap<u64, Group>,
     pub sources: BTreeMap<SourceName, SourceRecord>,
@@ -123,7 +121,6 @@ impl Books {
         Self {
             meta,
             cursor,
-            cut_id: meta.spool_id,
             groups: BTreeMap::new(),
             sources: BTreeMap::new(),
             profiles: BTreeMap::new(),
@@ -173,12 +170,8 @@ impl Changes {
         self.insert(KEY_META, value);
     }
 
-    /// Records the cursor, and the id of what stands before it.
-    pub(super) fn cursor(&mut self, cursor: Position, cut_id: SpoolId) {
-        let mut value = Vec::with_capacity(24);
-        value.put_u64(cursor.0);
-        value.put(&cut_id.0);
-        self.insert(&key(KEY_CURSOR, &[]), value);
+    pub(super) fn cursor(&mut self, cursor: Position) {
+        self.insert(&key(KEY_CURSOR, &[]), cursor.0.to_le_bytes().to_vec());
     }
 
     /// Files the group, or removes it where it is empty.
@@ -203,7 +196,7 @@ impl Changes {
 
     pub(super) fn source(&mut self, name: &SourceName, record: &SourceRecord) {
         let mut value = Vec::with_capacity(40);
-        value.put_u64(record.cut.0);
+        value.put_u64(record.cut);
         put_account(&mut value, &record.account);
         self.insert(&key(KEY_SOURCE, name.as_str().as_bytes()), value);
     }
@@ -242,7 +235,7 @@ impl Changes {
     fn everything(books: &Books) -> Self {
         let mut changes = Self::default();
         changes.meta(&books.meta);
-        changes.cursor(books.cursor, books.cut_id);
+        changes.cursor(books.cursor);
         for (number, group) in &books.groups {
             changes.group(*number, group);
         }
@@ -527,10 +520,7 @@ impl Loaded {
                 let name = SourceName::from(std::str::from_utf8(id.rest()).ok()?);
                 self.books.mark.next_seqs.insert(name, Seq(cursor.u64()?));
             }
-            KEY_CURSOR => {
-                self.cursor = Some(Position(cursor.u64()?));
-                self.books.cut_id = SpoolId(cursor.array()?);
-            }
+            KEY_CURSOR => self.cursor = Some(Position(cursor.u64()?)),
             KEY_GROUP => {
                 id.u16()?;
                 let number = u64::from_be_bytes(id.array()?);
@@ -539,7 +529,7 @@ impl Loaded {
             KEY_SOURCE => {
                 id.u16()?;
                 let name = SourceName::from(std::str::from_utf8(id.rest()).ok()?);
-                let record = SourceRecord { cut: Seq(cursor.u64()?), account: take_account(&mut cursor)? };
+                let record = SourceRecord { cut: cursor.u64()?, account: take_account(&mut cursor)? };
                 self.books.sources.insert(name, record);
             }
             KEY_PROFILE => {

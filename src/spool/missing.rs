@@ -57,7 +57,18 @@ pub(super) fn owners(log: &Log, shared: &Shared, first: Position, end: Position)
         places.reach(extent.end);
     }
     let after = walked.first().map_or(SegmentId(0), |(id, _)| id.plus(1));
-    match segments.range(after..).next() {
+    let successor = segments.range(after..).next();
+    let (cursor, sources) = {
+        let view = shared.view();
+        (view.cursor, view.sources.clone())
+    };
+    if cursor <= successor.map_or(end, |(_, extent)| extent.first) {
+        // What is cut is not theirs whose events come behind the cursor.
+        places.reach(cursor);
+        places.observe_cut(&sources);
+        places.close();
+    }
+    match successor {
         Some((id, extent)) => {
             places.reach(extent.first);
             let file = Disk::open(&log.disk.segment(*id))?;
@@ -72,8 +83,6 @@ pub(super) fn owners(log: &Log, shared: &Shared, first: Position, end: Position)
             }
         }
     }
-    let view = shared.view();
-    places.observe_cut(&view.sources, view.cut_id == view.spool_id);
     Ok(places.within(first, end))
 }
 
@@ -83,10 +92,8 @@ pub(super) fn fill_up(shared: &Shared, damaged: &mut Counts, events: u64, counte
     let view = shared.view();
     let mut left = events;
     for (name, SourceRecord { cut, account }) in &view.sources {
-        let cut = if view.cut_id == view.spool_id { cut.0.saturating_sub(1) } else { 0 };
         let elsewhere = [counted, &*damaged].iter().filter_map(|counts| counts.get(name)).sum::<u64>();
-        let open =
-            account.earlier.saturating_add(cut).saturating_sub(account.settled()).saturating_sub(elsewhere);
+        let open = cut.saturating_sub(account.settled()).saturating_sub(elsewhere);
         let taken = open.min(left);
         if taken > 0 {
             *damaged.entry(name.clone()).or_default() += taken;
@@ -144,10 +151,15 @@ struct Hole {
     end: Position,
     /// How many of the missing events are whose, in the order in which that became known.
     owners: Vec<(SourceName, u64)>,
+    /// No more owners are looked for.
+    closed: bool,
 }
 
 impl Hole {
     fn unowned(&self) -> u64 {
+        if self.closed {
+            return 0;
+        }
         let owned = self.owners.iter().map(|(_, events)| *events).fold(0, u64::saturating_add);
         self.end.since(self.first).saturating_sub(owned)
     }
@@ -207,7 +219,12 @@ impl Places {
         *total = (*total).max(before.saturating_add(events));
         if damaged && events > 0 {
             let owners = vec![(source.clone(), events)];
-            self.holes.push(Hole { first: header.first_position, end: header.end_position(), owners });
+            self.holes.push(Hole {
+                first: header.first_position,
+                end: header.end_position(),
+                owners,
+                closed: true,
+            });
         }
         self.next = self.next.max(header.end_position());
     }
@@ -215,7 +232,7 @@ impl Places {
     /// Notes that nothing was found before `position`.
     pub(super) fn reach(&mut self, position: Position) {
         if position > self.next {
-            self.holes.push(Hole { first: self.next, end: position, owners: Vec::new() });
+            self.holes.push(Hole { first: self.next, end: position, owners: Vec::new(), closed: false });
             self.next = position;
         }
     }
@@ -244,17 +261,21 @@ impl Places {
         }
     }
 
-    /// Takes over what was spooled under earlier ids, and what was cut where that is `present`: of the present id.
-    fn observe_cut(&mut self, sources: &BTreeMap<SourceName, SourceRecord>, present: bool) {
-        for (name, SourceRecord { cut, account }) in sources {
-            let cut = if present { cut.0.saturating_sub(1) } else { 0 };
-            self.observe(name, account.earlier.saturating_add(cut));
+    /// Takes over what was cut.
+    fn observe_cut(&mut self, sources: &BTreeMap<SourceName, SourceRecord>) {
+        for (name, record) in sources {
+            self.observe(name, record.cut);
         }
+    }
+
+    /// Looks for no more owners of what is missing so far.
+    fn close(&mut self) {
+        self.holes.iter_mut().for_each(|hole| hole.closed = true);
     }
 
     /// Takes over what the ledger knows: what was cut, and what the mark says.
     pub(super) fn observe_books(&mut self, books: &Books) {
-        self.observe_cut(&books.sources, books.cut_id == books.meta.spool_id);
+        self.observe_cut(&books.sources);
         if books.mark.spool_id == books.meta.spool_id {
             for (name, seq) in &books.mark.next_seqs {
                 let earlier = books.sources.get(name).map_or(0, |record| record.account.earlier);
@@ -268,9 +289,9 @@ impl Places {
         !self.holes.is_empty()
     }
 
-    /// Whether there are missing positions whose owner is not known.
-    pub(super) fn unresolved(&self) -> bool {
-        self.holes.iter().any(|hole| hole.unowned() > 0)
+    /// Whether the numbers of all sources are known: nothing is missing without an owner, and what came before was seen.
+    pub(super) fn is_certain(&self) -> bool {
+        self.complete && self.holes.iter().all(|hole| hole.unowned() == 0)
     }
 
     /// The id of the newest events.

@@ -164,7 +164,6 @@ pub struct Spool {
     batches: Batches,
     checkpoints: Vec<Checkpoint>,
     cursor: Position,
-    cut_id: SpoolId,
     writer: Option<JoinHandle<()>>,
     keeper: Option<JoinHandle<()>>,
     spool_id: SpoolId,
@@ -193,7 +192,7 @@ impl Spool {
         let log = Arc::new(Log::new(disk.clone(), segments, end));
         let shared = Arc::new(Shared::new(&books, totals));
         let dead = dead_letter::DeadLetters::open(disk).map_err(directory)?;
-        let (cursor, cut_id, meta) = (books.cursor, books.cut_id, books.meta);
+        let (cursor, meta) = (books.cursor, books.meta);
         let profiles = Arc::new(books.profiles.clone());
         let (keeper, handle) =
             keeper::Keeper::new(ledger, books, profile, log.clone(), shared.clone(), dead, options.sync);
@@ -203,7 +202,6 @@ impl Spool {
             batches: Batches { log: log.clone(), shared: shared.clone(), keeper: handle.clone(), profiles },
             checkpoints: state.checkpoints.values().cloned().collect(),
             cursor,
-            cut_id,
             writer: None,
             keeper: None,
             spool_id: meta.spool_id,
@@ -269,7 +267,6 @@ impl Spool {
             log: self.log.clone(),
             shared: self.batches.shared.clone(),
             keeper: self.batches.keeper.clone(),
-            cut_id: self.cut_id,
             agent_name: self.batches.profiles.get(&self.profile).cloned().unwrap_or_default(),
         }
     }
@@ -329,8 +326,6 @@ fn enter_profile(recovered: &mut recovery::Recovered, agent_name: &str) -> Resul
 pub(crate) struct Cutter {
     pub reader: FrameReader,
     pub keeper: KeeperHandle,
-    /// The id of what was cut last.
-    pub cut_id: SpoolId,
     pub agent_name: String,
     log: Arc<Log>,
     shared: Arc<Shared>,

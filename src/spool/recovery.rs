@@ -79,7 +79,7 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
     tail.places.reach(end);
     tail.places.observe_books(&books);
     let newest_unsynced = survey.newest().is_some_and(|(_, known)| known.header.unsynced);
-    let new_id = tail.places.unresolved()
+    let new_id = !tail.places.is_certain()
         || unsynced_crash(&books.meta)
         || tail.places.spool_id().is_some_and(|spool_id| spool_id != books.meta.spool_id)
         || rebuilt && (tail.torn || newest_unsynced);
@@ -208,7 +208,6 @@ fn rebuild(disk: &Disk, tail: &Tail, survey: &Survey) -> Result<Books, SpoolErro
     let cursor = frontier.max(first).min(tail.end);
     let mut books = Books::new(meta, cursor);
     let there = standing_at(disk, survey, tail, cursor).map_err(io_error(&disk.segments()))?;
-    books.cut_id = there.spool_id;
     let mut accounts: BTreeMap<SourceName, Account> = tail
         .snapshot
         .iter()
@@ -220,7 +219,7 @@ fn rebuild(disk: &Disk, tail: &Tail, survey: &Survey) -> Result<Books, SpoolErro
     for letter in letters.into_values().filter(|letter| letter.position < cursor) {
         *dead.entry(letter.source).or_default() += 1;
     }
-    for (name, (total, earlier)) in there.sources {
+    for (name, total) in there {
         let known = accounts.remove(&name).unwrap_or_default();
         let mut left = total;
         let mut take = |events: u64| {
@@ -235,41 +234,28 @@ fn rebuild(disk: &Disk, tail: &Tail, survey: &Survey) -> Result<Books, SpoolErro
             acknowledged: 0,
             earlier: tail.places.earlier(&name),
         };
-        let cut = earlier.map_or(Seq(0), |earlier| Seq(total.saturating_sub(earlier).saturating_add(1)));
-        books.sources.insert(name, SourceRecord { cut, account: Account { acknowledged: left, ..account } });
+        books
+            .sources
+            .insert(name, SourceRecord { cut: total, account: Account { acknowledged: left, ..account } });
     }
     Ok(books)
 }
 
-/// The numbers of all sources at one position.
-struct Standing {
-    /// The id of the events there.
-    spool_id: SpoolId,
-    /// For each source the events that were spooled before the position, and those of them under earlier ids where that
-    /// is known.
-    sources: BTreeMap<SourceName, (u64, Option<u64>)>,
-}
-
-/// Counts the events before `position`, from the newest snapshot before it on.
-fn standing_at(disk: &Disk, survey: &Survey, tail: &Tail, position: Position) -> io::Result<Standing> {
+/// Counts the events of each source before `position`, from the newest snapshot before it on.
+fn standing_at(disk: &Disk, survey: &Survey, tail: &Tail, position: Position) -> io::Result<Counts> {
     let log = Arc::new(Log::new(disk.clone(), survey.extents(tail.end), tail.end));
     let nothing = Books::new(Meta::default(), position);
     let shared = Shared::new(&nothing, tail.places.totals().clone());
-    let mut standing = Standing { spool_id: SpoolId::default(), sources: BTreeMap::new() };
+    let mut standing = Counts::new();
     let mut from = Position(1);
-    let mut ids = log.segments().into_iter().rev().skip_while(|(_, extent)| extent.first > position);
-    if let Some((id, extent)) = ids.next() {
-        standing.spool_id = extent.spool_id;
+    for (id, extent) in log.segments().into_iter().rev().skip_while(|(_, extent)| extent.first > position) {
         from = extent.first;
-        for (id, extent) in std::iter::once((id, extent)).chain(ids) {
-            from = extent.first;
-            let file = Disk::open(&disk.segment(id))?;
-            let Some(snapshot) = reader::snapshot(&file, id, extent.len)? else { continue };
-            for (name, (seq, account)) in snapshot.sources {
-                let total = account.earlier.saturating_add(seq.0.saturating_sub(1));
-                let earlier = (extent.spool_id == standing.spool_id).then_some(account.earlier);
-                standing.sources.insert(name, (total, earlier));
-            }
+        let file = Disk::open(&disk.segment(id))?;
+        if let Some(snapshot) = reader::snapshot(&file, id, extent.len)? {
+            let total = |(name, (seq, account)): (SourceName, (Seq, Account))| {
+                (name, account.earlier.saturating_add(seq.0.saturating_sub(1)))
+            };
+            standing = snapshot.sources.into_iter().map(total).collect();
             break;
         }
     }
@@ -286,8 +272,7 @@ fn standing_at(disk: &Disk, survey: &Survey, tail: &Tail, position: Position) ->
             Step::CaughtUp => break,
         };
         for (name, events) in counts {
-            let (total, _) = standing.sources.entry(name).or_insert((0, Some(0)));
-            *total = total.saturating_add(events);
+            *standing.entry(name).or_default() += events;
         }
     }
     Ok(standing)

@@ -1,6 +1,5 @@
 //! The spool as a whole, in a temporary directory.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::*;
@@ -78,8 +77,7 @@ fn cut(spool: &Spool, batches: &[(u64, u64)]) -> Vec<BatchId> {
         from: ids[0].first,
         batches: ids.iter().map(|id| BatchRecord { id: *id, at: Default::default() }).collect(),
         cursor: Position(batches.last().unwrap().1 + 1),
-        spool_id: spool.id(),
-        cut_seqs: BTreeMap::new(),
+        events: Counts::new(),
         damaged: Counts::new(),
     };
     let outcome = spool.batches.keeper.cut(cut).unwrap().wait().unwrap();

@@ -7,7 +7,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::keeper::Counts;
 use super::ledger::{Books, Location, SourceRecord};
-use super::segment::SpoolId;
 use crate::batch::BatchId;
 use crate::event::{Position, SourceName};
 
@@ -25,10 +24,8 @@ pub(super) struct Filed {
 pub(super) struct View {
     pub batches: HashMap<BatchId, Filed>,
     pub sources: BTreeMap<SourceName, SourceRecord>,
-    /// The id that the sequence numbers in `sources` go with.
-    pub cut_id: SpoolId,
-    /// The id under which new events are sent; never changes while the spool is open.
-    pub spool_id: SpoolId,
+    /// The first position that is not cut into a batch.
+    pub cursor: Position,
     /// Every event before this position is acknowledged, dead, dropped or damaged.
     pub frontier: Position,
 }
@@ -51,8 +48,8 @@ impl Shared {
             }
         }
         let sources = books.sources.clone();
-        let (cut_id, spool_id, frontier) = (books.cut_id, books.meta.spool_id, books.frontier());
-        Self { view: Mutex::new(View { batches, sources, cut_id, spool_id, frontier }), at_open }
+        let (cursor, frontier) = (books.cursor, books.frontier());
+        Self { view: Mutex::new(View { batches, sources, cursor, frontier }), at_open }
     }
 
     pub(super) fn view(&self) -> MutexGuard<'_, View> {

@@ -135,6 +135,8 @@ impl Writer {
             }
             self.queue.recycle(placed.drain(..).map(|frame| frame.events.into_buffer()));
         }
+        // The ledger's mark knows all files then, whatever becomes of the segment.
+        self.seal();
         // What is queued now was not committed: its lines are still in their files.
         self.queue.close();
         self.log.close();
