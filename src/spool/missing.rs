@@ -16,7 +16,7 @@ use super::disk::Disk;
 use super::frame::{FrameHeader, FrameKind};
 use super::keeper::Counts;
 use super::ledger::{Books, SourceRecord};
-use super::log::Log;
+use super::log::{Extent, Log};
 use super::reader::{self, Found};
 use super::segment::{self, Snapshot, SpoolId};
 use super::view::Shared;
@@ -24,8 +24,8 @@ use crate::event::{Position, SegmentId, SourceName};
 
 /// Events of each source among the positions from `first` to before `end`, none of which can be read.
 ///
-/// Reads the segment that the positions are in and the beginning of the next one; those before it only where its
-/// snapshot is damaged as well.
+/// Reads the segment that the positions are in and the beginning of the next one; others only where a snapshot is
+/// damaged as well.
 ///
 /// # Errors
 /// Where a segment cannot be opened or read.
@@ -43,45 +43,32 @@ pub(super) fn owners(log: &Log, shared: &Shared, first: Position, end: Position)
     }
     let mut places = places.unwrap_or_else(|| Places::before_the_oldest(shared));
     for (id, extent) in walked.iter().rev() {
-        places.enter(extent.spool_id, extent.first);
-        let file = Disk::open(&log.disk.segment(*id))?;
-        walk(&file, *id, extent.len, |header, snapshot, damaged| {
-            if let Some(snapshot) = snapshot {
-                places.begin(&snapshot);
-            }
-            // What a successor took over is not this segment's.
-            if header.first_position < extent.end {
-                places.frame(header, damaged);
-            }
-        })?;
-        places.reach(extent.end);
+        places.segment(log, *id, *extent)?;
     }
     let after = walked.first().map_or(SegmentId(0), |(id, _)| id.plus(1));
-    let successor = segments.range(after..).next();
+    let mut successors = segments.range(after..).peekable();
     let (cursor, sources) = {
         let view = shared.view();
         (view.cursor, view.sources.clone())
     };
-    if cursor <= successor.map_or(end, |(_, extent)| extent.first) {
+    if cursor <= successors.peek().map_or(end, |(_, extent)| extent.first) {
         // What is cut is not theirs whose events come behind the cursor.
         places.reach(cursor);
         places.observe_cut(&sources);
-        places.close();
+        places.close(cursor);
     }
-    match successor {
-        Some((id, extent)) => {
-            places.reach(extent.first);
-            let file = Disk::open(&log.disk.segment(*id))?;
-            if let Some(snapshot) = reader::snapshot(&file, *id, extent.len)? {
-                places.observe_snapshot(&snapshot);
-            }
+    for (id, extent) in successors {
+        places.reach(extent.first);
+        let file = Disk::open(&log.disk.segment(*id))?;
+        if let Some(snapshot) = reader::snapshot(&file, *id, extent.len)? {
+            places.observe_snapshot(&snapshot);
+            return Ok(places.within(first, end));
         }
-        None => {
-            places.reach(end);
-            for (name, total) in &shared.at_open {
-                places.observe(name, *total);
-            }
-        }
+        places.segment(log, *id, *extent)?;
+    }
+    places.reach(end);
+    for (name, total) in &shared.at_open {
+        places.observe(name, *total);
     }
     Ok(places.within(first, end))
 }
@@ -187,6 +174,23 @@ impl Places {
         places
     }
 
+    /// Walks one segment and notes what is missing in it.
+    fn segment(&mut self, log: &Log, id: SegmentId, extent: Extent) -> io::Result<()> {
+        self.enter(extent.spool_id, extent.first);
+        let file = Disk::open(&log.disk.segment(id))?;
+        walk(&file, id, extent.len, |header, snapshot, damaged| {
+            if let Some(snapshot) = snapshot {
+                self.begin(&snapshot);
+            }
+            // What a successor took over is not this segment's.
+            if header.first_position < extent.end {
+                self.frame(header, damaged);
+            }
+        })?;
+        self.reach(extent.end);
+        Ok(())
+    }
+
     /// Goes on with a segment whose events have `spool_id`.
     pub(super) fn enter(&mut self, spool_id: SpoolId, first: Position) {
         if self.spool_id.is_some_and(|before| before != spool_id) {
@@ -268,15 +272,15 @@ impl Places {
         }
     }
 
-    /// Looks for no more owners of what is missing so far.
-    fn close(&mut self) {
-        self.holes.iter_mut().for_each(|hole| hole.closed = true);
+    /// Looks for no more owners of what is missing before `cursor`.
+    fn close(&mut self, cursor: Position) {
+        self.holes.iter_mut().filter(|hole| hole.end <= cursor).for_each(|hole| hole.closed = true);
     }
 
-    /// Takes over what the ledger knows: what was cut, and what the mark says.
-    pub(super) fn observe_books(&mut self, books: &Books) {
+    /// Takes over what the ledger knows of what is before `end`: what was cut, and what the mark says.
+    pub(super) fn observe_books(&mut self, books: &Books, end: Position) {
         self.observe_cut(&books.sources);
-        if books.mark.spool_id == books.meta.spool_id {
+        if books.mark.spool_id == books.meta.spool_id && books.mark.position <= end {
             for (name, seq) in &books.mark.next_seqs {
                 let earlier = books.sources.get(name).map_or(0, |record| record.account.earlier);
                 self.observe(name, earlier.saturating_add(seq.0.saturating_sub(1)));

@@ -73,11 +73,9 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
     let before = books.clone();
     make_durable(disk, &survey, &books.meta, options.sync)?;
 
-    adopt_mark(&mut tail, &books);
-    // Numbering goes on behind everything that the segments or the ledger know of.
-    let end = tail.end.max(books.cursor).max(books.mark.position);
+    let end = adopt_mark(&mut tail, &books);
     tail.places.reach(end);
-    tail.places.observe_books(&books);
+    tail.places.observe_books(&books, end);
     let newest_unsynced = survey.newest().is_some_and(|(_, known)| known.header.unsynced);
     let new_id = !tail.places.is_certain()
         || unsynced_crash(&books.meta)
@@ -171,27 +169,31 @@ fn make_durable(disk: &Disk, survey: &Survey, meta: &Meta, sync: SyncMode) -> Re
     disk.sync_segments(ids).map_err(io_error(&disk.segments()))
 }
 
-/// Where the segments end before the mark, or no snapshot could be read, the ledger's mark knows the files.
-fn adopt_mark(tail: &mut Tail, books: &Books) {
+/// Takes over what the ledger's mark knows of the files where the segments know less, and says where numbering goes on.
+///
+/// Where the segments end before the mark, what is gone is read again from the files as far as it was not cut, and its
+/// numbers, which nobody was sent, are given again. Only where no snapshot is left would that be whole files: there the
+/// mark's checkpoints hold, and what is gone counts as damaged.
+fn adopt_mark(tail: &mut Tail, books: &Books) -> Position {
     let mark = &books.mark;
+    let end = tail.end.max(books.cursor);
     if mark.position > tail.end {
         tracing::error!(
             position = tail.end.0,
             mark = mark.position.0,
-            "the spool ends before what was written: segments are missing"
+            cursor = books.cursor.0,
+            "the spool ends before what was written: events are gone"
         );
-    }
-    if mark.position > tail.end {
-        // Only where everything before the mark is settled is nothing to be read again. Where it is not, the files are
-        // read from what the segments know, at the worst from their beginning: twice is better than never.
-        if books.frontier() >= mark.position {
+        if books.frontier() >= mark.position || tail.snapshot.is_none() {
             tail.files.checkpoints.clone_from(&mark.checkpoints);
+            return end.max(mark.position);
         }
     } else if tail.snapshot.is_none() {
         for (key, checkpoint) in &mark.checkpoints {
             tail.files.checkpoints.entry(key.clone()).or_insert_with(|| checkpoint.clone());
         }
     }
+    end
 }
 
 /// Makes books from the segments alone: the newest snapshot says what was settled then, and what is no longer there
