@@ -22,6 +22,8 @@ mod batches;
 mod budget;
 mod codec;
 mod content;
+#[cfg(test)]
+mod damage_tests;
 mod dead_letter;
 mod disk;
 mod drop_oldest;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::adopt::{Tail, read_tail};
 use super::dead_letter;
 use super::disk::Disk;
-use super::ledger::{Books, Ledger, LedgerError, Meta, SourceRecord};
+use super::ledger::{Books, Ledger, LedgerError, Mark, Meta, SourceRecord};
 use super::log::{Extent, Log};
 use super::missing;
 use super::reader::{self, FrameReader, Step};
@@ -83,7 +83,11 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
         || rebuilt && (tail.torn || newest_unsynced);
     let mut state = tail.files;
     // A rebuilt ledger does not know what of the newest segment was sent, so that one must not be cut any more.
-    let begin = new_id || end > tail.end || tail.places.is_damaged() || rebuilt && !survey.is_empty();
+    let begin = new_id
+        || end > tail.end
+        || books.mark.position > tail.end
+        || tail.places.is_damaged()
+        || rebuilt && !survey.is_empty();
     state.next_seqs.clear();
     for (name, total) in tail.places.totals() {
         let account = &mut books.sources.entry(name.clone()).or_default().account;
@@ -97,6 +101,16 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
     if new_id {
         books.meta.spool_id = random_id();
         tracing::warn!(spool = %books.meta.spool_id, "the spool takes a new id");
+    }
+    if begin {
+        // A mark of what is gone would pass for one of what comes in its place.
+        books.mark = Mark {
+            segment: survey.newest().map_or(books.mark.segment, |(id, _)| id.max(books.mark.segment)),
+            position: end,
+            spool_id: books.meta.spool_id,
+            next_seqs: state.next_seqs.clone(),
+            checkpoints: state.checkpoints.clone(),
+        };
     }
     books.meta.unsynced_boot = match options.sync {
         SyncMode::Group => [0; 16],
@@ -243,41 +257,50 @@ fn rebuild(disk: &Disk, tail: &Tail, survey: &Survey) -> Result<Books, SpoolErro
     Ok(books)
 }
 
-/// Counts the events of each source before `position`, from the newest snapshot before it on.
+/// Counts the events of each source before `position`: from the newest snapshot before it on, or where none can be read
+/// from the end backwards.
 fn standing_at(disk: &Disk, survey: &Survey, tail: &Tail, position: Position) -> io::Result<Counts> {
     let log = Arc::new(Log::new(disk.clone(), survey.extents(tail.end), tail.end));
-    let nothing = Books::new(Meta::default(), position);
-    let shared = Shared::new(&nothing, tail.places.totals().clone());
-    let mut standing = Counts::new();
-    let mut from = Position(1);
+    let shared = Shared::new(&Books::new(Meta::default(), position), tail.places.totals().clone());
     for (id, extent) in log.segments().into_iter().rev().skip_while(|(_, extent)| extent.first > position) {
-        from = extent.first;
         let file = Disk::open(&disk.segment(id))?;
-        if let Some(snapshot) = reader::snapshot(&file, id, extent.len)? {
-            let total = |(name, (seq, account)): (SourceName, (Seq, Account))| {
-                (name, account.earlier.saturating_add(seq.0.saturating_sub(1)))
-            };
-            standing = snapshot.sources.into_iter().map(total).collect();
-            break;
+        let Some(snapshot) = reader::snapshot(&file, id, extent.len)? else { continue };
+        let mut standing = Counts::new();
+        for (name, (seq, account)) in snapshot.sources {
+            standing.insert(name, account.earlier.saturating_add(seq.0.saturating_sub(1)));
         }
+        for (name, events) in events_between(&log, &shared, extent.first, position)? {
+            *standing.entry(name).or_default() += events;
+        }
+        return Ok(standing);
     }
-    let mut reader = FrameReader::new(log.clone(), from, None, false);
-    while reader.next_position() < position {
+    let mut standing = tail.places.totals().clone();
+    for (name, events) in events_between(&log, &shared, position, tail.end)? {
+        let total = standing.entry(name).or_default();
+        *total = total.saturating_sub(events);
+    }
+    Ok(standing)
+}
+
+/// Counts the events of each source from `first` to before `end`, readable or not.
+fn events_between(log: &Arc<Log>, shared: &Shared, first: Position, end: Position) -> io::Result<Counts> {
+    let mut all = Counts::new();
+    let mut reader = FrameReader::new(log.clone(), first, None, false);
+    while reader.next_position() < end {
         let at = reader.next_position();
         let counts = match reader.step()? {
             Step::Frame(frame) => {
-                let events =
-                    frame.header.end_position().min(position).since(frame.header.first_position.max(at));
+                let events = frame.header.end_position().min(end).since(frame.header.first_position.max(at));
                 Counts::from([(frame.header.checkpoint.source, events)])
             }
-            Step::Missing(gap) => missing::owners(&log, &shared, gap.first, gap.end.min(position))?,
+            Step::Missing(gap) => missing::owners(log, shared, gap.first, gap.end.min(end))?,
             Step::CaughtUp => break,
         };
         for (name, events) in counts {
-            *standing.entry(name).or_default() += events;
+            *all.entry(name).or_default() += events;
         }
     }
-    Ok(standing)
+    Ok(all)
 }
 
 /// Unlinks a segment that holds nothing that is needed, also one that a power cut brought back.

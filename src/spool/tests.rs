@@ -45,11 +45,11 @@ pub(super) fn draft(source: &str, offset: u64, lines: &[String]) -> FrameDraft {
     }
 }
 
-fn numbered(from: u64, count: u64) -> Vec<String> {
+pub(super) fn numbered(from: u64, count: u64) -> Vec<String> {
     (from..from + count).map(|number| format!("line {number:06}")).collect()
 }
 
-fn append(spool: &Spool, source: &str, from: u64, count: u64) {
+pub(super) fn append(spool: &Spool, source: &str, from: u64, count: u64) {
     let lines = numbered(from, count);
     spool.appender().append(draft(source, from * 12, &lines)).unwrap();
 }
@@ -60,7 +60,7 @@ pub(super) fn committed(spool: &Spool, end: u64) {
     assert!(spool.log.wait_for(Position(end - 1), Some(deadline)), "nothing was committed");
 }
 
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = crate::clock::now() + std::time::Duration::from_secs(20);
     while !holds() {
         assert!(crate::clock::now() < deadline, "waited in vain for {what}");
@@ -68,16 +68,24 @@ fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn cut(spool: &Spool, batches: &[(u64, u64)]) -> Vec<BatchId> {
+pub(super) fn cut(spool: &Spool, batches: &[(u64, u64)]) -> Vec<BatchId> {
     let ids: Vec<_> = batches
         .iter()
         .map(|(f, l)| BatchId { first: Position(*f), last: Position(*l), part: None })
         .collect();
+    let mut events = Counts::new();
+    for id in &ids {
+        let mut reader = FrameReader::new(spool.log.clone(), id.first, None, false);
+        let run = content::read_run(&mut reader, id.first, id.last).unwrap();
+        for run in run.content.sources {
+            *events.entry(run.source).or_default() += u64::from(run.events);
+        }
+    }
     let cut = Cut {
         from: ids[0].first,
         batches: ids.iter().map(|id| BatchRecord { id: *id, at: Default::default() }).collect(),
         cursor: Position(batches.last().unwrap().1 + 1),
-        events: Counts::new(),
+        events,
         damaged: Counts::new(),
     };
     let outcome = spool.batches.keeper.cut(cut).unwrap().wait().unwrap();
@@ -85,7 +93,7 @@ fn cut(spool: &Spool, batches: &[(u64, u64)]) -> Vec<BatchId> {
     ids
 }
 
-fn lines(spool: &Spool, batch: BatchId) -> Vec<String> {
+pub(super) fn lines(spool: &Spool, batch: BatchId) -> Vec<String> {
     let read = spool.batches().read(batch).unwrap();
     let slices = read.content.sources.iter().flat_map(|run| &run.slices);
     slices
@@ -95,7 +103,7 @@ fn lines(spool: &Spool, batch: BatchId) -> Vec<String> {
         .collect()
 }
 
-fn acknowledge(spool: &Spool, batch: BatchId) {
+pub(super) fn acknowledge(spool: &Spool, batch: BatchId) {
     let ranges = spool.batches().read(batch).unwrap().content.ranges();
     spool.batches().acknowledge(batch, ranges);
 }
