@@ -7,7 +7,7 @@
 //! - A segment is unlinked only after the ledger says durably that nothing in it is needed.
 //! - The keeper's memory of the books is complete, so a ledger that fails is set aside and written anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
@@ -32,6 +32,8 @@ const RETRY_EVERY: Duration = Duration::from_millis(500);
 const RESERVE_EVERY: Duration = Duration::from_secs(10);
 /// How often a ledger that cannot be written is said again.
 const SAY_EVERY: Duration = Duration::from_secs(30);
+/// So many dropped batches are remembered: more than can be encoded or on their way at once.
+const DROPPED_MAX: usize = 4096;
 /// A group that was bisected takes new parts up to this size, so that its value stays below 8 KiB.
 const GROUP_PARTS_MAX: usize = 180;
 /// Bytes held ready on the disk so that acknowledgements can be recorded when everything else is used up.
@@ -181,6 +183,8 @@ pub(super) struct Keeper {
     dead: DeadLetters,
     sync: SyncMode,
     next_group: u64,
+    /// The newest batches that were dropped: one that was on its way then may be acknowledged nevertheless.
+    dropped: VecDeque<BatchId>,
     /// The reserve was given up, and when it was last tried to have it again.
     reserve_tried: Option<Instant>,
     /// The ledger could not be written until the spool was closed: nothing is accepted any more.
@@ -225,6 +229,7 @@ impl Keeper {
             dead,
             sync,
             next_group,
+            dropped: VecDeque::new(),
             reserve_tried: None,
             failed: false,
         };
@@ -269,10 +274,15 @@ impl Keeper {
                 gathered.answer(reply, outcome);
             }
             Command::Acknowledge(batch, sources) => {
-                if self.remove(batch, gathered) {
+                let outstanding = self.remove(batch, gathered);
+                if outstanding || self.was_dropped(batch) {
                     for range in sources {
                         let events = range.last.since(range.first).saturating_add(1);
-                        self.account(&range.source, gathered).account.acknowledged += events;
+                        let account = &mut self.account(&range.source, gathered).account;
+                        account.acknowledged += events;
+                        if !outstanding {
+                            account.dropped = account.dropped.saturating_sub(events);
+                        }
                     }
                 }
             }
@@ -403,6 +413,12 @@ impl Keeper {
         }
     }
 
+    /// Whether the batch was dropped while it was on its way to the server, which has taken it after all.
+    fn was_dropped(&mut self, batch: BatchId) -> bool {
+        let place = self.dropped.iter().position(|dropped| *dropped == batch);
+        place.is_some_and(|place| self.dropped.remove(place).is_some())
+    }
+
     fn drop_oldest(&mut self, gathered: &mut Gathered) -> bool {
         let segments = self.log.segments();
         let frontier = self.books.frontier();
@@ -414,6 +430,10 @@ impl Keeper {
             Ok(plan) => {
                 for batch in &plan.gone {
                     self.remove(*batch, gathered);
+                    self.dropped.push_back(*batch);
+                }
+                while self.dropped.len() > DROPPED_MAX {
+                    self.dropped.pop_front();
                 }
                 for (name, events) in &plan.dropped {
                     self.account(name, gathered).account.dropped += events;

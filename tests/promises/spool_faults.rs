@@ -338,3 +338,83 @@ fn refusal(scene: &Scene, dir: &Path) -> String {
     assert_eq!(told.lines().count(), 1, "{told}");
     told
 }
+
+/// A spool with a budget of one mebibyte, and more than three of lines while the server is away.
+fn outgrows_its_budget(test: &str, on_full: &str) -> (Scene, Collector, Writer, Agent) {
+    let scene = Scene::new(test);
+    let mut collector = Collector::start(&scene);
+    collector.kill();
+    scene
+        .config()
+        .end_point(collector.url())
+        .global("interval_secs", 0.02)
+        .global("retry_delay_ms", 5)
+        .global("max_batch_size", 50)
+        .global("segment_bytes", 64 << 10)
+        .global("max_spool_bytes", 1 << 20)
+        .global("on_full", on_full)
+        .source("app", "logs/app.log")
+        .write();
+    let mut writer = Writer::new(&scene, "app", "logs/app.log");
+    let agent = Agent::start(&scene);
+    agent.await_started();
+    for _ in 0..200 {
+        writer.append(100);
+    }
+    (scene, collector, writer, agent)
+}
+
+#[test]
+fn a_full_spool_pauses_reading_and_resumes_by_itself() {
+    let (scene, mut collector, writer, agent) =
+        outgrows_its_budget("a_full_spool_pauses_reading_and_resumes_by_itself", "block");
+    agent.await_said("reading pauses");
+    let spooled = inspect::spooled(&scene.spool_dir()).unwrap();
+    assert!(spooled < writer.count(), "all {spooled} lines fit: the test shows nothing");
+    collector.restart();
+    await_delivery(&[&writer], &collector);
+    assert_delivered_exactly_once(&[&writer], &collector);
+    assert_eq!(agent.stop(), Some(0));
+    assert_eq!(spool_status(&scene)["sources"][0]["dropped"], 0);
+}
+
+#[test]
+fn a_full_spool_stops_when_it_is_told_to() {
+    let (_scene, _collector, _writer, agent) =
+        outgrows_its_budget("a_full_spool_stops_when_it_is_told_to", "block");
+    agent.await_said("reading pauses");
+    assert_eq!(agent.stop(), Some(0));
+}
+
+#[test]
+fn drop_oldest_keeps_the_newest_and_counts_every_event_that_it_drops() {
+    let (scene, mut collector, writer, agent) = outgrows_its_budget(
+        "drop_oldest_keeps_the_newest_and_counts_every_event_that_it_drops",
+        "drop_oldest",
+    );
+    wait_for(PATIENCE, "everything was read", || {
+        inspect::spooled(&scene.spool_dir()).is_ok_and(|spooled| spooled == writer.count())
+    });
+    collector.restart();
+    let last = writer.lines().last().unwrap();
+    wait_for(PATIENCE, "the last line to be stored", || {
+        collector.stored().iter().any(|event| event.data == *last)
+    });
+    wait_for(PATIENCE, "nothing to come any more", || agent_is_idle(&collector));
+    assert_eq!(agent.stop(), Some(0));
+    let status = spool_status(&scene);
+    let dropped = status["sources"][0]["dropped"].as_u64().unwrap();
+    assert!(dropped > 0, "{status:#}");
+    assert_eq!(status["backlog"]["events"], 0, "{status:#}");
+    let stored: HashSet<String> = collector.stored().into_iter().map(|event| event.data).collect();
+    assert_eq!(stored.len() as u64 + dropped, writer.count(), "{status:#}");
+    let missing = writer.lines().iter().filter(|line| !stored.contains(*line)).count();
+    assert_eq!(missing as u64, dropped);
+    // Half of the budget holds far more than these. Of the older ones those come, too, that were on their way.
+    let newest = writer.lines().iter().rev().take(1000);
+    assert_eq!(
+        newest.filter(|line| !stored.contains(*line)).count(),
+        0,
+        "what was dropped is not the oldest"
+    );
+}
