@@ -27,6 +27,10 @@ mod damage_tests;
 mod dead_letter;
 mod disk;
 mod drop_oldest;
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod format_tests;
 mod frame;
 pub mod inspect;
 mod keeper;
