@@ -123,10 +123,14 @@ impl Disk {
     }
 
     pub(super) fn sync_data(file: &File) -> io::Result<()> {
+        #[cfg(test)]
+        faults::strike(faults::Call::Sync, file)?;
         file.sync_data()
     }
 
     pub(super) fn sync_all(file: &File) -> io::Result<()> {
+        #[cfg(test)]
+        faults::strike(faults::Call::Sync, file)?;
         file.sync_all()
     }
 
@@ -312,6 +316,13 @@ const SLICES_MAX: usize = 1024;
 pub(super) fn write_all(mut file: &File, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
     let mut rest = slices;
     IoSlice::advance_slices(&mut rest, 0);
+    #[cfg(test)]
+    if let Err(error) = faults::strike(faults::Call::Write, file) {
+        // What a full disk leaves: some of it.
+        let some = rest.first().map(|slice| slice.get(..slice.len() / 2).unwrap_or_default());
+        file.write_all(some.unwrap_or_default())?;
+        return Err(error);
+    }
     while !rest.is_empty() {
         let now = rest.len().min(SLICES_MAX);
         match file.write_vectored(rest.get(..now).unwrap_or_default()) {
@@ -322,4 +333,63 @@ pub(super) fn write_all(mut file: &File, slices: &mut [IoSlice<'_>]) -> io::Resu
         }
     }
     Ok(())
+}
+
+/// Failures of the disk that tests ask for, by the path of the file that is touched.
+#[cfg(test)]
+pub(super) mod faults {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::AsRawFd as _;
+    use std::path::{Path, PathBuf};
+    use std::sync::Mutex;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(in crate::spool) enum Call {
+        Write,
+        Sync,
+    }
+
+    struct Fault {
+        under: PathBuf,
+        call: Call,
+        times: u32,
+    }
+
+    static FAULTS: Mutex<Vec<Fault>> = Mutex::new(Vec::new());
+
+    /// Lets the next `times` calls fail that touch a file under `under`.
+    pub(in crate::spool) fn fail(under: &Path, call: Call, times: u32) {
+        let under = under.canonicalize().unwrap();
+        let mut faults = FAULTS.lock().unwrap();
+        faults.retain(|fault| fault.under != under || fault.call != call);
+        faults.push(Fault { under, call, times });
+    }
+
+    /// How many of the failures that were asked for are still to come.
+    pub(in crate::spool) fn left(under: &Path, call: Call) -> u32 {
+        let under = under.canonicalize().unwrap();
+        let faults = FAULTS.lock().unwrap();
+        faults
+            .iter()
+            .filter(|fault| fault.under == under && fault.call == call)
+            .map(|fault| fault.times)
+            .sum()
+    }
+
+    pub(super) fn strike(call: Call, file: &File) -> io::Result<()> {
+        let mut faults = FAULTS.lock().unwrap();
+        if faults.iter().all(|fault| fault.times == 0) {
+            return Ok(());
+        }
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        let fault = faults.iter_mut().find(|f| f.call == call && f.times > 0 && path.starts_with(&f.under));
+        match fault {
+            Some(fault) => {
+                fault.times -= 1;
+                Err(io::Error::from_raw_os_error(if call == Call::Write { 28 } else { 5 }))
+            }
+            None => Ok(()),
+        }
+    }
 }

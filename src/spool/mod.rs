@@ -28,6 +28,8 @@ mod dead_letter;
 mod disk;
 mod drop_oldest;
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod format_doc;
 mod frame;
 pub mod inspect;
