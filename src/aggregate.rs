@@ -26,9 +26,9 @@ use crate::spool::{
 };
 
 /// A group is cut once its batches hold so many bytes of lines: enough to hide the ledger's sync behind the encoding.
-const GROUP_BYTES: u64 = 2 << 20;
+const GROUP_BYTES: u64 = 1 << 20;
 /// Encoded payloads that wait for a sender or are on their first send, in bytes.
-const READY_BYTES: u32 = 8 << 20;
+const READY_BYTES: u32 = 5 << 20;
 /// The most sources in a batch: the header with a range for each stays far below the 8 KiB that servers take.
 const SOURCES_MAX: usize = 100;
 /// How long the aggregator waits before it reads again after the disk refused.
