@@ -145,10 +145,22 @@ impl Disk {
 
     /// Cuts a file of the spool to `len` bytes, durably.
     pub(super) fn truncate(path: &Path, len: u64) -> io::Result<()> {
-        let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-        let file = OpenOptions::new().write(true).custom_flags(no_follow).open(path)?;
+        let file = Self::open_to_mend(path)?;
         file.set_len(len)?;
         file.sync_all()
+    }
+
+    /// Writes over the beginning of a file of the spool, durably.
+    pub(super) fn mend_head(path: &Path, head: &[u8]) -> io::Result<()> {
+        let file = Self::open_to_mend(path)?;
+        file.write_all_at(head, 0)?;
+        file.sync_all()
+    }
+
+    /// Follows no link: see [`Disk::clone_to`].
+    fn open_to_mend(path: &Path) -> io::Result<File> {
+        let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        OpenOptions::new().write(true).custom_flags(no_follow).open(path)
     }
 
     pub(super) fn unlink(path: &Path) -> io::Result<()> {

@@ -475,3 +475,18 @@ proptest! {
         run(&ops);
     }
 }
+/// What was found by the tests above, for good.
+#[test]
+fn a_segment_that_lost_its_header_keeps_its_id_when_the_spool_takes_a_new_one() {
+    let flip = |segment, byte| Op::Flip { segment, byte, bit: 0 };
+    run(&[
+        Op::Read { file: 0, lines: 3 },
+        Op::Tear(206),
+        Op::Read { file: 0, lines: 8 },
+        Op::Read { file: 0, lines: 2 },
+        flip(0, 939),
+        flip(0, 625),
+        flip(1, 212),
+        Op::Read { file: 0, lines: 1 },
+    ]);
+}

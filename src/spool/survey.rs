@@ -31,6 +31,8 @@ pub(super) struct Survey {
     pub known: BTreeMap<SegmentId, Known>,
     /// Files that are named as segments and whose header cannot be read.
     headless: Vec<(SegmentId, SegmentError)>,
+    /// Segments whose snapshot stands in for their header.
+    mended: Vec<SegmentId>,
 }
 
 /// Reads the header of every segment.
@@ -47,7 +49,10 @@ pub(super) fn survey(disk: &Disk) -> Result<Survey, SpoolError> {
             continue;
         };
         match read_header(&path, id).map_err(io_error(&path))? {
-            Ok(segment) => drop(survey.known.insert(id, segment)),
+            Ok((segment, mended)) => {
+                survey.known.insert(id, segment);
+                survey.mended.extend(mended.then_some(id));
+            }
             Err(SegmentError::Newer(version)) => return Err(SpoolError::Newer { path, version }),
             Err(error) => survey.headless.push((id, error)),
         }
@@ -80,8 +85,9 @@ impl Survey {
         self.known.values().any(|known| known.header.lineage == lineage)
     }
 
-    /// Sets aside what is not of this lineage, and finds out what the segments without a header are. `newest_id` is the
-    /// id of the newest segment where the ledger knows it.
+    /// Sets aside what is not of this lineage, finds out what the segments without a header are, and gives them
+    /// one: what their neighbours say of them now may not hold later. `newest_id` is the id of the newest segment where
+    /// the ledger knows it.
     pub(super) fn settle(
         &mut self,
         disk: &Disk,
@@ -128,8 +134,14 @@ impl Survey {
                         unsynced: false,
                     };
                     self.known.insert(id, Known { header, len });
+                    self.mended.push(id);
                 }
                 _ => set_aside(disk, id, &error.to_string())?,
+            }
+        }
+        for id in std::mem::take(&mut self.mended) {
+            if let Some(known) = self.known.get(&id) {
+                mend(disk, id, &known.header);
             }
         }
         Ok(())
@@ -168,14 +180,27 @@ fn set_aside(disk: &Disk, id: SegmentId, why: &str) -> Result<(), SpoolError> {
     Ok(())
 }
 
-/// Reads a segment's header, or where that is damaged what the snapshot behind it says of it.
-fn read_header(path: &Path, id: SegmentId) -> io::Result<Result<Known, SegmentError>> {
+/// Writes a header in the place of a damaged one. Where that fails the next start finds it damaged again.
+fn mend(disk: &Disk, id: SegmentId, header: &SegmentHeader) {
+    let path = disk.segment(id);
+    if let Ok(file) = Disk::open(&path) {
+        reader::quarantine(disk, &file, id, 0, segment::HEADER_LEN as u64);
+    }
+    let mut bytes = Vec::with_capacity(segment::HEADER_LEN);
+    header.encode(&mut bytes);
+    if let Err(error) = Disk::mend_head(&path, &bytes) {
+        tracing::warn!(path = %path.display(), %error, "the segment's header cannot be mended");
+    }
+}
+
+/// Reads a segment's header, or where that is damaged what the snapshot behind it says of it. Says whether it was that.
+fn read_header(path: &Path, id: SegmentId) -> io::Result<Result<(Known, bool), SegmentError>> {
     let file = Disk::open(path)?;
     let len = file.metadata()?.len();
     let mut bytes = [0; segment::HEADER_LEN];
     let read = disk::read_at(&file, &mut bytes, 0)?;
     let error = match SegmentHeader::decode(bytes.get(..read).unwrap_or_default()) {
-        Ok(header) if header.segment == id => return Ok(Ok(Known { header, len })),
+        Ok(header) if header.segment == id => return Ok(Ok((Known { header, len }, false))),
         Ok(_) => SegmentError::Misnamed,
         Err(error) => error,
     };
@@ -192,7 +217,7 @@ fn read_header(path: &Path, id: SegmentId) -> io::Result<Result<Known, SegmentEr
         created: Timestamp::default(),
         unsynced: snapshot.unsynced,
     };
-    Ok(Ok(Known { header, len }))
+    Ok(Ok((Known { header, len }, true)))
 }
 
 /// The position of the first frame whose header can be read.
