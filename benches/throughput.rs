@@ -71,6 +71,7 @@ impl Settings {
         let log = dir.path().join("app.log");
         let text_bytes = write_lines(&log, self.lines, self.line_bytes);
         let sink = Sink::start().unwrap();
+        println!("run {run}: receiver on {}", sink.address());
         if self.backlog {
             let started = Instant::now();
             let agent = self.start(dir.path(), "http://127.0.0.1:9/");

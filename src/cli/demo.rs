@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::EXIT_RUNTIME;
 use crate::demo::{self, Options};
+use crate::spool::inspect;
 
 /// Arguments of `log-agent demo`.
 #[derive(Debug, clap::Args)]
@@ -44,7 +45,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let mut hang_up = caught(SignalKind::hangup())?;
         // Whatever comes first: the story's future is dropped, and takes children and directory with it.
         tokio::select! {
-            balance = demo::run(options, |_| None) => {
+            balance = demo::run(options, |spool| inspect::spooled(spool).ok()) => {
                 Ok(if balance?.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_RUNTIME) })
             }
             _ = interrupt.recv() => anyhow::bail!("interrupted; nothing was left behind"),

@@ -32,6 +32,7 @@ Examples:
   log-agent demo                             see it survive a kill, an outage and a rotation
 
 Signals:
+  HUP        read the configuration again; one that is wrong is refused and changes nothing
   TERM, INT  stop reading, commit, give requests in flight shutdown_secs, exit 0; a second one exits at once
 
 Environment:

@@ -1,8 +1,10 @@
 //! `log-agent` without a subcommand: the agent itself.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::fs::Mode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::agent;
@@ -10,6 +12,8 @@ use crate::config::Config;
 
 /// Runs the agent until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 pub fn run(cli: &super::Cli) -> anyhow::Result<ExitCode> {
+    // The ledger's files are made by sled, which leaves their mode to this.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let load = || Config::load(&cli.config, cli.spool_dir.as_deref());
     let mut config = load()?;
     let runtime = agent::runtime()?;
@@ -68,8 +72,13 @@ impl Signals {
     }
 }
 
+/// Signals that come so soon after the first are the same one: `timeout` and service managers send it to the process
+/// and to its group.
+const SAME_SIGNAL: Duration = Duration::from_millis(250);
+
 /// A second signal means now: what is spooled is durable at any moment.
 async fn exit_at_once() {
+    tokio::time::sleep(SAME_SIGNAL).await;
     let Ok(mut again) = Signals::new() else { return };
     tokio::select! {
         _ = again.terminate.recv() => {}

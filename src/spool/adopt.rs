@@ -110,7 +110,7 @@ fn damage_in_last_group(
     len: u64,
     first: Position,
 ) -> io::Result<Option<(u64, Position)>> {
-    let mut damage: Option<(u64, Position)> = None;
+    let mut damage: Vec<(u64, Position)> = Vec::new();
     let mut position = first;
     let mut at = segment::HEADER_LEN as u64;
     while at < len {
@@ -121,15 +121,15 @@ fn damage_in_last_group(
         };
         if let Some(header) = &header {
             // A group that was begun behind the damage proves that the damaged one was synced.
-            damage = damage.filter(|(damaged_at, _)| header.group_at <= *damaged_at);
+            damage.retain(|(damaged_at, _)| header.group_at <= *damaged_at);
         }
-        if !intact && damage.is_none() {
-            damage = Some((at, header.as_ref().map_or(position, |header| header.first_position)));
+        if !intact {
+            damage.push((at, header.as_ref().map_or(position, |header| header.first_position)));
         }
         position = header.map_or(position, |header| position.max(header.end_position()));
         at = next;
     }
-    Ok(damage)
+    Ok(damage.first().copied())
 }
 
 impl Tail {

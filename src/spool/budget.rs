@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::keeper::RESERVE_BYTES;
 use super::log::Log;
 use crate::clock;
 use crate::config::OnFull;
@@ -36,6 +37,8 @@ pub(super) struct Budget {
     /// Bytes of everything beside the segments, when last looked at.
     beside: u64,
     free: u64,
+    /// What the reserve lacks: lines must not take the room that acknowledgements need.
+    unreserved: u64,
     looked: Option<Instant>,
     /// Bytes granted since.
     granted: u64,
@@ -43,7 +46,16 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) const fn new(max_bytes: u64, min_free: u64, on_full: OnFull) -> Self {
-        Self { max_bytes, min_free, on_full, beside: 0, free: u64::MAX, looked: None, granted: 0 }
+        Self {
+            max_bytes,
+            min_free,
+            on_full,
+            beside: 0,
+            free: u64::MAX,
+            unreserved: 0,
+            looked: None,
+            granted: 0,
+        }
     }
 
     pub(super) fn drops_oldest(&self) -> bool {
@@ -61,15 +73,28 @@ impl Budget {
         if used.saturating_add(bytes) > self.max_bytes {
             return Room::Full { why: format!("max_spool_bytes = {} is used up", self.max_bytes) };
         }
-        if self.free.saturating_sub(self.granted) < self.min_free.saturating_add(bytes) {
-            // What is freed meanwhile is to be seen at the next question.
-            self.looked = None;
-            return Room::Full {
-                why: format!("min_free_bytes = {} is reached: {} are free", self.min_free, self.free),
-            };
+        if !self.leaves_enough(bytes) {
+            // What was granted may have been unlinked since: refuse on a fresh look only.
+            self.look(log, now);
+            if !self.leaves_enough(bytes) {
+                return Room::Full {
+                    why: format!(
+                        "{} bytes are free, of which {} are to stay free (min_free_bytes, and {} for the ledger)",
+                        self.free,
+                        self.min_free.saturating_add(self.unreserved),
+                        self.unreserved
+                    ),
+                };
+            }
         }
         self.granted = self.granted.saturating_add(bytes);
         Room::Granted
+    }
+
+    /// Whether enough stays free when `bytes` more are written.
+    const fn leaves_enough(&self, bytes: u64) -> bool {
+        let needed = self.min_free.saturating_add(self.unreserved).saturating_add(bytes);
+        self.free.saturating_sub(self.granted) >= needed
     }
 
     fn look(&mut self, log: &Log, now: Instant) {
@@ -77,6 +102,7 @@ impl Budget {
         self.beside = Disk::usage(&log.disk.ledger()).saturating_add(Disk::usage(&log.disk.dead_letters()));
         // Where the file system does not say, it is the write that will.
         self.free = log.disk.free_bytes().unwrap_or(u64::MAX);
+        self.unreserved = RESERVE_BYTES.saturating_sub(log.disk.reserved());
         self.granted = 0;
         self.looked = Some(now);
     }

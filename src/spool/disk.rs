@@ -62,6 +62,9 @@ impl Disk {
     pub(super) fn create_dirs(&self) -> io::Result<()> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
+        if self.root.exists() && !self.root.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
         if !self.root.is_dir() {
             builder.create(&self.root)?;
             if let Some(parent) = self.root.canonicalize()?.parent() {
@@ -214,6 +217,11 @@ impl Disk {
             rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len)?;
         }
         Ok(())
+    }
+
+    /// Bytes that stand ready.
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserve().metadata().map_or(0, |meta| meta.len())
     }
 
     pub(super) fn give_up_reserve(&self) {

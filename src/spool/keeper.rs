@@ -7,7 +7,7 @@
 //! - A segment is unlinked only after the ledger says durably that nothing in it is needed.
 //! - The keeper's memory of the books is complete, so a ledger that fails is set aside and written anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use super::view::{Filed, Shared};
 use crate::batch::{BatchId, SourceRange};
 use crate::config::SyncMode;
 use crate::event::{Position, SourceName};
+use crate::telemetry::Repeats;
 
 /// How long acknowledgements alone wait for company.
 const LINGER: Duration = Duration::from_millis(10);
@@ -29,6 +30,10 @@ const COMMANDS_MAX: usize = 1024;
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// How often it is tried to have the reserve again after it was given up.
 const RESERVE_EVERY: Duration = Duration::from_secs(10);
+/// How often a ledger that cannot be written is said again.
+const SAY_EVERY: Duration = Duration::from_secs(30);
+/// So many dropped batches are remembered: more than can be encoded or on their way at once.
+const DROPPED_MAX: usize = 4096;
 /// A group that was bisected takes new parts up to this size, so that its value stays below 8 KiB.
 const GROUP_PARTS_MAX: usize = 180;
 /// Bytes held ready on the disk so that acknowledgements can be recorded when everything else is used up.
@@ -178,6 +183,8 @@ pub(super) struct Keeper {
     dead: DeadLetters,
     sync: SyncMode,
     next_group: u64,
+    /// The newest batches that were dropped: one that was on its way then may be acknowledged nevertheless.
+    dropped: VecDeque<BatchId>,
     /// The reserve was given up, and when it was last tried to have it again.
     reserve_tried: Option<Instant>,
     /// The ledger could not be written until the spool was closed: nothing is accepted any more.
@@ -222,6 +229,7 @@ impl Keeper {
             dead,
             sync,
             next_group,
+            dropped: VecDeque::new(),
             reserve_tried: None,
             failed: false,
         };
@@ -266,10 +274,15 @@ impl Keeper {
                 gathered.answer(reply, outcome);
             }
             Command::Acknowledge(batch, sources) => {
-                if self.remove(batch, gathered) {
+                let outstanding = self.remove(batch, gathered);
+                if outstanding || self.was_dropped(batch) {
                     for range in sources {
                         let events = range.last.since(range.first).saturating_add(1);
-                        self.account(&range.source, gathered).account.acknowledged += events;
+                        let account = &mut self.account(&range.source, gathered).account;
+                        account.acknowledged += events;
+                        if !outstanding {
+                            account.dropped = account.dropped.saturating_sub(events);
+                        }
                     }
                 }
             }
@@ -400,6 +413,12 @@ impl Keeper {
         }
     }
 
+    /// Whether the batch was dropped while it was on its way to the server, which has taken it after all.
+    fn was_dropped(&mut self, batch: BatchId) -> bool {
+        let place = self.dropped.iter().position(|dropped| *dropped == batch);
+        place.is_some_and(|place| self.dropped.remove(place).is_some())
+    }
+
     fn drop_oldest(&mut self, gathered: &mut Gathered) -> bool {
         let segments = self.log.segments();
         let frontier = self.books.frontier();
@@ -411,6 +430,10 @@ impl Keeper {
             Ok(plan) => {
                 for batch in &plan.gone {
                     self.remove(*batch, gathered);
+                    self.dropped.push_back(*batch);
+                }
+                while self.dropped.len() > DROPPED_MAX {
+                    self.dropped.pop_front();
                 }
                 for (name, events) in &plan.dropped {
                     self.account(name, gathered).account.dropped += events;
@@ -496,6 +519,7 @@ impl Keeper {
             error = crate::error_chain(&error),
             "the ledger could not be written; it is written anew"
         );
+        let said = Repeats::new(SAY_EVERY);
         loop {
             // The reserve makes room where the disk is full; it is made again once there is room.
             self.log.disk.give_up_reserve();
@@ -512,10 +536,13 @@ impl Keeper {
                 self.failed = true;
                 return;
             }
-            tracing::error!(
-                error = crate::error_chain(&error),
-                "the ledger cannot be written; delivery waits"
-            );
+            if let Some(more) = said.seen() {
+                tracing::error!(
+                    error = crate::error_chain(&error),
+                    more,
+                    "the ledger cannot be written; delivery waits"
+                );
+            }
             self.log.wait_freed(crate::clock::now() + RETRY_EVERY);
         }
     }

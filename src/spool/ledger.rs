@@ -422,15 +422,16 @@ impl Ledger {
     /// Where sled fails or an entry cannot be read.
     pub(super) fn read(&self) -> Result<Option<Books>, LedgerError> {
         let broken = || LedgerError::Entry { path: self.path.clone() };
+        let database = |source| LedgerError::Database { path: self.path.clone(), source };
+        // Before anything else: what a newer version wrote need not make sense here.
+        let meta = self.db.get(KEY_META).map_err(database)?;
+        let version = meta.and_then(|meta| Cursor::new(&meta).u32());
+        if let Some(version) = version.filter(|version| *version > VERSION) {
+            return Err(LedgerError::Newer { path: self.path.clone(), version });
+        }
         let mut loaded = Loaded::default();
         for entry in self.db.iter() {
-            let (key, value) =
-                entry.map_err(|source| LedgerError::Database { path: self.path.clone(), source })?;
-            if key.as_ref() == KEY_META
-                && let Some(version) = Cursor::new(&value).u32().filter(|version| *version > VERSION)
-            {
-                return Err(LedgerError::Newer { path: self.path.clone(), version });
-            }
+            let (key, value) = entry.map_err(database)?;
             loaded.entry(&key, &value).ok_or_else(broken)?;
         }
         if loaded.empty {

@@ -30,7 +30,7 @@ mod drop_oldest;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
-mod format_tests;
+mod format_doc;
 mod frame;
 pub mod inspect;
 mod keeper;
@@ -46,7 +46,7 @@ mod recovery;
 mod segment;
 mod survey;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 mod writer;
 

@@ -27,9 +27,12 @@ use super::segment::{Account, SegmentHeader, Snapshot, SpoolId};
 use super::view::Shared;
 use crate::config::SyncMode;
 use crate::event::{Checkpoint, CheckpointKey, EventBlock, Position, SegmentId, Seq, SourceName};
+use crate::telemetry::Repeats;
 
 /// How long the writer waits before it tries again after the disk refused.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// How often trouble that lasts, or comes back, is said again.
+const SAY_EVERY: Duration = Duration::from_secs(30);
 
 /// Everything that the frames so far have made known: what a snapshot says.
 #[derive(Clone, Debug, Default)]
@@ -111,9 +114,11 @@ enum Fault {
     Sync(io::Error),
 }
 
-/// What is going wrong at the moment, so that it is said once and its end too.
-#[derive(Debug, Default)]
+/// What is going wrong at the moment. Said once and again every [`SAY_EVERY`] while it lasts; its end is said where it
+/// was said itself, so that a disk at its limit makes no flood of messages.
+#[derive(Debug)]
 pub(super) struct Trouble {
+    said: Repeats,
     since: Option<Instant>,
 }
 
@@ -315,16 +320,23 @@ impl Writer {
     }
 
     fn end_extent(&self, id: SegmentId) {
-        if let Some(extent) = self.log.extent(id) {
-            self.log.publish(id, Extent { sealed: true, ..extent });
-            self.keeper.mark(Mark {
-                segment: id,
-                position: extent.end,
-                spool_id: extent.spool_id,
-                next_seqs: self.committed.next_seqs.clone(),
-                checkpoints: self.committed.checkpoints.clone(),
-            });
+        let Some(extent) = self.log.extent(id) else { return };
+        self.log.publish(id, Extent { sealed: true, ..extent });
+        // The mark says how far files were read. It must not outlive the lines that it passes over, so with
+        // `sync = "os"` it waits for a sync of its own.
+        if self.sync == SyncMode::Os
+            && let Err(error) = self.log.disk.sync_segments(std::iter::once(&id))
+        {
+            tracing::warn!(segment = id.0, %error, "a sealed segment cannot be synced");
+            return;
         }
+        self.keeper.mark(Mark {
+            segment: id,
+            position: extent.end,
+            spool_id: extent.spool_id,
+            next_seqs: self.committed.next_seqs.clone(),
+            checkpoints: self.committed.checkpoints.clone(),
+        });
     }
 
     fn create(&mut self, first: Position) -> Result<Active, Fault> {
@@ -409,12 +421,18 @@ fn frame_bytes(frame: &Placed) -> u64 {
     (super::frame::HEADER_LEN + names + frame.events.bytes().len()) as u64
 }
 
+impl Default for Trouble {
+    fn default() -> Self {
+        Self { said: Repeats::new(SAY_EVERY), since: None }
+    }
+}
+
 impl Trouble {
-    /// Says what is wrong, once until it is over.
+    /// Notes what is wrong.
     fn report(&mut self, what: &str) {
-        if self.since.is_none() {
-            self.since = Some(crate::clock::now());
-            tracing::warn!(error = what, "reading pauses; the log files keep what is new");
+        if let Some(more) = self.said.seen() {
+            self.since.get_or_insert_with(crate::clock::now);
+            tracing::warn!(error = what, more, "reading pauses; the log files keep what is new");
         }
     }
 

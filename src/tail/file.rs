@@ -278,6 +278,8 @@ pub(super) struct FollowedFile {
     pub waits_for: Option<FileKey>,
     /// The newer generation that waits for this one.
     pub successor: Option<FileKey>,
+    /// The file that took its name, and that name.
+    pub taken_over: Option<(FileKey, Arc<Path>)>,
     /// It was renamed or deleted and is finished once it has been quiet since then for long enough.
     pub quiet_since: Option<Instant>,
     /// Since when it has been [`Place::Missing`].
@@ -308,6 +310,7 @@ impl FollowedFile {
             at_end: false,
             waits_for: None,
             successor: None,
+            taken_over: None,
             quiet_since: None,
             missing_since: None,
             trouble: None,

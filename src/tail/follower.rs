@@ -242,7 +242,7 @@ impl Follower {
             let Some(quiet_since) = file.quiet_since else { continue };
             let is_quiet = now.saturating_duration_since(quiet_since) >= QUIET;
             if file.at_end && is_quiet && !file.queued && self.read_rest(key, now, sink)? {
-                self.roster.finish(key);
+                self.roster.finish(key, now);
             } else {
                 self.roster.finishing.push(key);
             }

@@ -5,6 +5,7 @@
 //!   have one, the head, the bytes before the offset. A witness that is missing disagrees with nothing.
 //! - A path is never an identity.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
@@ -100,13 +101,35 @@ pub(super) fn same_birth(one: &FileIdentity, other: &FileIdentity) -> bool {
     one.birth_ns == 0 || other.birth_ns == 0 || one.birth_ns == other.birth_ns
 }
 
-/// Calls `visit` with the inode number and the path of every entry of a directory.
-pub(super) fn for_each_entry(dir: &Path, mut visit: impl FnMut(u64, PathBuf)) -> io::Result<()> {
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        visit(entry.ino(), entry.path());
+/// How often a directory is listed again because names moved meanwhile.
+const LISTINGS_MAX: usize = 4;
+
+/// The files of a directory whose inode number and path are `wanted`, each once, under the last path seen. While names
+/// move, a listing may show a file under a name that has become another one's, or not at all: it is repeated, up to a
+/// bound. So a file that is not found may be there nevertheless.
+pub(super) fn find_entries(dir: &Path, wanted: impl Fn(u64, &Path) -> bool) -> Vec<(PathBuf, Stat)> {
+    let mut found: HashMap<(u64, u64), (PathBuf, Stat)> = HashMap::new();
+    for _ in 0..LISTINGS_MAX {
+        let mut is_steady = true;
+        // A directory that is gone or closed has nothing to offer.
+        let Ok(entries) = std::fs::read_dir(dir) else { break };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if !wanted(entry.ino(), &path) {
+                continue;
+            }
+            match stat_path(&path) {
+                // A symbolic link has a number of its own.
+                Ok(stat) if stat.identity.ino != entry.ino() && !is_symlink(&path) => is_steady = false,
+                Ok(stat) => drop(found.insert((stat.identity.dev, stat.identity.ino), (path, stat))),
+                Err(_) => is_steady = false,
+            }
+        }
+        if is_steady {
+            break;
+        }
     }
-    Ok(())
+    found.into_values().collect()
 }
 
 /// Whether `candidate` looks like an older generation of `name` that a rotation left beside it: the name, or its

@@ -3,7 +3,7 @@
 //! What holds:
 //! - **Every line once, in order.** The frames of a file, in the order in which they are appended, contain exactly its
 //!   complete lines, in order. A crash between two frames loses and repeats nothing, because the offset travels in the
-//!   frame. Generations of one path are read in the order in which they had the name.
+//!   frame. Generations of one path that were seen while they had it are read in that order.
 //! - **One thread** for all sources and files. It waits for input only here, in [`Tailer::run`], and for room only in
 //!   the [`FrameSink`].
 //! - **Bounded.** One read buffer, one frame in the making, a few hundred bytes and at most one descriptor a file, and
@@ -16,6 +16,8 @@
 //! # Outcomes that are choices
 //! - A remembered file is the same if device, inode, birth time, head and the bytes before the offset do not disagree.
 //!   A source that is given another name is a new source; other options do not make one.
+//! - A generation that was rotated away before anyone looked is looked for under rotated names, and once more when the
+//!   one before it is finished: where names move faster than a directory can be listed, it comes late rather than never.
 //! - `start_at = "end"` moves to the start of a last line that has no newline yet, so that it is delivered whole.
 //! - A file that was renamed or deleted is finished when it has not grown for 5 seconds. Then a rest without newline is
 //!   an event. A renamed file that grows later nevertheless is still read on.

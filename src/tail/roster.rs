@@ -52,6 +52,7 @@ pub(super) struct FollowedSource {
     /// Some of its directories are not watched, and polled instead.
     polled: bool,
     reported_waiting: bool,
+    reported_following: bool,
     /// Paths whose trouble was reported.
     reported: HashSet<PathBuf>,
     by_path: HashMap<Arc<Path>, FileKey>,
@@ -78,8 +79,8 @@ pub(super) struct Roster {
     /// How many files are open.
     pub open: usize,
     displaced: Vec<FileKey>,
-    /// New files that took the name of an older one: (older, newer).
-    successions: Vec<(FileKey, FileKey)>,
+    /// Files whose name a new file took.
+    successions: Vec<FileKey>,
     next_key: u64,
     looks: u64,
 }
@@ -102,6 +103,7 @@ impl Roster {
             skip_present: config.start_at == StartAt::End,
             polled: false,
             reported_waiting: false,
+            reported_following: false,
             reported: HashSet::new(),
             by_path: HashMap::new(),
             by_inode: HashMap::new(),
@@ -214,10 +216,17 @@ impl Roster {
         }
         let Some(source) = self.sources.get_mut(at) else { return };
         source.skip_present = false;
-        if source.by_path.is_empty() && !source.reported_waiting {
+        // What stands at a plain path instead of a file was reported as that.
+        let is_explained = pattern.is_literal() && !source.reported.is_empty();
+        if source.by_path.is_empty() && !source.reported_waiting && !is_explained {
             tracing::info!(source = %source.name, path = %source.log_path, "no such file yet, waiting for it");
         }
         source.reported_waiting = source.by_path.is_empty();
+        if !source.by_path.is_empty() && !source.reported_following {
+            let files = source.by_path.len();
+            tracing::info!(source = %source.name, path = %source.log_path, files, "following");
+            source.reported_following = true;
+        }
         if let Some((dir, reason)) = &uncovered
             && !source.polled
         {
@@ -287,15 +296,19 @@ impl Roster {
                 if place != Place::Matched {
                     return;
                 }
+                tracing::debug!(path = %path.display(), "a new file is followed");
                 let path: Arc<Path> = Arc::from(path);
                 let mut file = FollowedFile::new(source, stat.identity, Arc::clone(&path), place);
                 file.skip_content = skip_content;
                 let key = self.enter(file);
-                self.put(key, path, place, now);
+                self.put(key, Arc::clone(&path), place, now);
                 self.enqueue(key);
                 if let Some(older) = holder.or(former).filter(|older| self.files.contains_key(older)) {
                     self.succeed(older, key);
-                    self.successions.push((older, key));
+                    self.successions.push(older);
+                    if let Some(older) = self.files.get_mut(&older) {
+                        older.taken_over = Some((key, path));
+                    }
                 }
             }
         }
@@ -439,8 +452,8 @@ impl Roster {
         for (dir, keys) in by_dir {
             self.find_in(&dir, &keys, now);
         }
-        for (older, newer) in std::mem::take(&mut self.successions) {
-            self.find_generations(older, newer, now);
+        for older in std::mem::take(&mut self.successions) {
+            self.find_generations(older, now);
         }
     }
 
@@ -448,19 +461,12 @@ impl Roster {
     fn find_in(&mut self, dir: &Path, keys: &[FileKey], now: Instant) {
         let wanted: HashMap<u64, FileKey> =
             keys.iter().filter_map(|key| self.files.get(key).map(|file| (file.identity.ino, *key))).collect();
-        let mut candidates = Vec::new();
-        // A directory that is gone or closed has nothing to offer.
-        let _ = identity::for_each_entry(dir, |ino, path| {
-            if let Some(key) = wanted.get(&ino) {
-                candidates.push((*key, path));
-            }
-        });
-        for (key, path) in candidates {
-            if let Some(file) = self.files.get(&key)
-                && let Ok(stat) = identity::stat_path(&path)
+        for (path, stat) in identity::find_entries(dir, |ino, _| wanted.contains_key(&ino)) {
+            if let Some(key) = wanted.get(&stat.identity.ino)
+                && let Some(file) = self.files.get(key)
                 && identity::same_identity(&stat.identity, &file.identity)
             {
-                self.locate(key, Some(path), &stat, now);
+                self.locate(*key, Some(path), &stat, now);
             }
         }
         for key in keys {
@@ -475,11 +481,16 @@ impl Roster {
             }
             let dev = file.identity.dev;
             let is_mounted = identity::stat_path(dir).is_ok_and(|stat| stat.identity.dev == dev);
-            let patience = if is_mounted { FORGET_AFTER } else { FORGET_UNMOUNTED_AFTER };
-            if !file.is_recorded || now.saturating_duration_since(since) >= patience {
+            let patience = match (file.is_recorded, is_mounted) {
+                // Nothing was read of it, so nothing has to be remembered; but names may just be moving.
+                (false, _) => SAFETY_LOOK * 2,
+                (true, true) => FORGET_AFTER,
+                (true, false) => FORGET_UNMOUNTED_AFTER,
+            };
+            if now.saturating_duration_since(since) >= patience {
                 self.note_gone(*key);
                 self.forget(*key);
-            } else if now == since {
+            } else if now == since && file.is_recorded {
                 tracing::warn!(
                     path = %file.path.display(), offset = file.progress.offset,
                     "a followed file is not there any more; what was added to it after the offset cannot be read"
@@ -535,10 +546,14 @@ impl Roster {
     }
 
     /// Ends what a displaced file was kept for: order among generations, and its handle unless it still matches.
-    pub(super) fn finish(&mut self, key: FileKey) {
+    pub(super) fn finish(&mut self, key: FileKey, now: Instant) {
+        // Once more, as names may have been moving at the first look. After this the spool forgets that there was a
+        // generation to look after.
+        self.find_generations(key, now);
         self.release_successor(key);
         let Some(file) = self.files.get_mut(&key) else { return };
         file.quiet_since = None;
+        file.taken_over = None;
         if let Some(source) = self.sources.get_mut(file.source) {
             source.former.retain(|_, former| *former != key);
             // As long as no other file is known under the old name, the old name is what tells a restart that there

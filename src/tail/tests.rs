@@ -321,6 +321,30 @@ fn generations_that_came_and_went_while_nobody_looked_are_not_skipped() {
 }
 
 #[test]
+fn a_generation_that_no_listing_showed_is_found_when_names_have_come_to_rest() {
+    both_ways(|polling| {
+        let mut rig = Rig::following("app.log", polling);
+        rig.append("app.log", "1\n");
+        rig.settle();
+        rig.rename("app.log", "app.log.2");
+        rig.append("app.log", "2\n");
+        // As if it were between two names.
+        rig.rename("app.log", "on-its-way");
+        rig.append("app.log", "3\n");
+        rig.settle();
+        assert_eq!(rig.lines(), ["1", "3"]);
+        rig.rename("on-its-way", "app.log.1");
+        rig.pass(QUIET * 2);
+        assert_eq!(rig.lines(), ["1", "3", "2"]);
+        rig.pass(QUIET * 2);
+        rig.stop();
+        rig.start();
+        rig.pass(QUIET * 2);
+        assert_eq!(rig.lines().len(), 3);
+    });
+}
+
+#[test]
 fn generations_older_than_the_first_look_are_left_alone() {
     both_ways(|polling| {
         let rig = Rig::new(polling).source("app", "app.log");

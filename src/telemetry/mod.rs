@@ -7,7 +7,6 @@ mod repeats;
 use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 pub use repeats::Repeats;
 
@@ -43,12 +42,25 @@ pub fn init(format: LogFormat) {
     }
 }
 
+/// Libraries that speak of their own matters, and what is heard of them unless `RUST_LOG` names them. What goes wrong
+/// in them is returned to us and told in our own words.
+const LIBRARIES: &[(&str, &str)] =
+    &[("sled", "off"), ("hyper", "warn"), ("hyper_util", "warn"), ("reqwest", "warn"), ("rustls", "warn")];
+
+/// `wanted` with the libraries that it does not name turned down.
+fn quiet(wanted: &str) -> String {
+    let unnamed = LIBRARIES.iter().filter(|(name, _)| {
+        !wanted.split(',').any(|directive| directive.trim().split(['=', ':', '[']).next() == Some(name))
+    });
+    unnamed.fold(wanted.to_owned(), |filter, (name, level)| format!("{filter},{name}={level}"))
+}
+
 /// The filter that `wanted` asks for, and why it was not followed.
 fn filter(wanted: Option<&str>) -> (EnvFilter, Option<String>) {
-    let default = || EnvFilter::default().add_directive(LevelFilter::INFO.into());
+    let default = || EnvFilter::new(quiet("info"));
     match wanted.filter(|wanted| !wanted.trim().is_empty()) {
         None => (default(), None),
-        Some(wanted) => match EnvFilter::try_new(wanted) {
+        Some(wanted) => match EnvFilter::try_new(quiet(wanted)) {
             Ok(filter) => (filter, None),
             Err(error) => (default(), Some(error.to_string())),
         },
@@ -57,6 +69,8 @@ fn filter(wanted: Option<&str>) -> (EnvFilter, Option<String>) {
 
 #[cfg(test)]
 mod tests {
+    use tracing_subscriber::filter::LevelFilter;
+
     use super::*;
 
     #[test]

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crate::common::{
     Agent, Collector, ConfigBuilder, Fault, FaultProxy, Received, Scene, Writer, assert_accounts_agree,
-    assert_delivered_exactly_once, assert_resends_identical, await_delivery, wait_for,
+    assert_batches_keep_their_boundaries, assert_delivered_exactly_once, assert_resends_identical,
+    await_delivery, wait_for,
 };
 
 /// A configuration with one source and delays short enough for tests.
@@ -227,6 +228,7 @@ fn a_resend_after_a_kill_is_byte_identical_under_the_same_key() {
         assert_delivered_exactly_once(&[&app, &other], &collector);
         let requests = proxy.requests();
         assert_resends_identical(&requests);
+        assert_batches_keep_their_boundaries(&requests);
         let after: BTreeSet<&str> = requests[before.len()..].iter().map(Received::key).collect();
         let again = before.iter().filter(|request| after.contains(request.key())).count();
         assert_eq!(again, before.len(), "not every unacknowledged batch was sent again under its key");

@@ -11,7 +11,8 @@ use rustix::process::Signal;
 
 use crate::common::{
     Agent, Collector, ConfigBuilder, Fault, FaultProxy, Load, Rhythm, Scene, Writer, assert_accounts_agree,
-    assert_delivered_exactly_once, assert_resends_identical, await_delivery, wait_for,
+    assert_all_is_acknowledged, assert_batches_keep_their_boundaries, assert_delivered_exactly_once,
+    assert_resends_identical, await_delivery, spool_status, wait_for,
 };
 
 /// How often the agent is killed in one run.
@@ -96,6 +97,9 @@ fn every_line_is_stored_exactly_once_through_two_hundred_kills() {
             collector_returns = life + rng.random_range(1..4);
         }
         agent.kill();
+        if life % 16 == 0 {
+            spool_status(&scene);
+        }
         if asleep {
             rotate();
         }
@@ -116,7 +120,9 @@ fn every_line_is_stored_exactly_once_through_two_hundred_kills() {
     assert_delivered_exactly_once(&writers, &collector);
     assert_accounts_agree(&writers, &collector);
     assert_resends_identical(&proxy.requests());
+    assert_batches_keep_their_boundaries(&proxy.requests());
     assert_eq!(agent.stop(), Some(0));
+    assert_all_is_acknowledged(&spool_status(&scene), &writers);
     assert_nothing_is_left(&scene, &proxy);
     let lines: u64 = writers.iter().map(|writer| writer.count()).sum();
     println!("{KILLS} kills, {lines} lines, {} requests", proxy.request_count());
@@ -132,6 +138,41 @@ fn assert_nothing_is_left(scene: &Scene, proxy: &FaultProxy) {
     assert!(agent.said().contains(" resent=0"), "batches are left");
     assert_eq!(agent.stop(), Some(0));
     assert_eq!(proxy.request_count(), requests, "something was sent that the server had acknowledged");
+}
+
+/// What is delivered is gone from the spool, all of it; how far the files were read is not.
+#[test]
+fn a_restart_when_everything_is_delivered_repeats_nothing() {
+    let scene = Scene::new("a_restart_when_everything_is_delivered_repeats_nothing");
+    let collector = Collector::start(&scene);
+    let proxy = FaultProxy::before(&collector);
+    hasty(&scene, proxy.url()).source("app", "logs/app.log").write();
+    let mut writer = Writer::new(&scene, "app", "logs/app.log");
+    for kills in [true, false, true] {
+        // Spooled, not delivered, and killed; then delivered with nothing new to read; then stopped.
+        proxy.always(Fault::Hang);
+        writer.append(100);
+        let agent = Agent::start(&scene);
+        let before = proxy.request_count();
+        proxy.await_requests(before + 1);
+        agent.kill();
+        proxy.heal();
+        let agent = Agent::start(&scene);
+        await_delivery(&[&writer], &collector);
+        if kills {
+            agent.kill();
+        } else {
+            assert_eq!(agent.stop(), Some(0));
+        }
+        let agent = Agent::start(&scene);
+        agent.await_started();
+        writer.append(1);
+        await_delivery(&[&writer], &collector);
+        assert_eq!(agent.stop(), Some(0));
+        assert_delivered_exactly_once(&[&writer], &collector);
+        assert_accounts_agree(&[&writer], &collector);
+        assert_all_is_acknowledged(&spool_status(&scene), &[&writer]);
+    }
 }
 
 /// Bytes that a process has read so far, from files and connections.
@@ -266,7 +307,11 @@ fn a_second_signal_exits_at_once() {
         agent.signal(first);
         agent.await_said("stopping");
         assert!(agent.is_running(), "it did not wait for the request in flight");
-        agent.signal(second);
+        // One that comes at once counts as the first: `timeout` sends it to the process and to its group.
+        wait_for(crate::common::PATIENCE, "the second signal to be taken", || {
+            agent.signal(second);
+            !agent.is_running()
+        });
         assert_eq!(agent.wait(), Some(1));
         proxy.release();
     }

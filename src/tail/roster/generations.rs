@@ -57,26 +57,23 @@ impl Roster {
     /// Looks for generations between two that had the same name one after the other: files that were created and
     /// rotated away while nobody looked. They are found by name beside it, and by their birth: after that of the older
     /// one, not after that of the newer one, and not while the older one was still being written, as a copy would be.
-    pub(super) fn find_generations(&mut self, older: FileKey, newer: FileKey, now: Instant) {
-        let (Some(old), Some(new)) = (self.files.get(&older), self.files.get(&newer)) else { return };
+    pub(super) fn find_generations(&mut self, older: FileKey, now: Instant) {
+        let Some(old) = self.files.get(&older) else { return };
+        let Some((newer, once_named)) = old.taken_over.clone() else { return };
+        let Some(new) = self.files.get(&newer) else { return };
         let (first, last) = (old.identity.birth_ns, new.identity.birth_ns);
         let (source, written) = (new.source, u64::try_from(old.stamp.modified_ns).unwrap_or(0));
-        let once_named = Arc::clone(&new.path);
         let (Some(dir), Some(name)) = (once_named.parent(), once_named.file_name()) else { return };
         if first == 0 || last == 0 {
             return;
         }
-        let mut between = Vec::new();
-        // A directory that is gone or closed has nothing to offer.
-        let _ = identity::for_each_entry(dir, |_, path| {
-            if path.file_name().is_some_and(|candidate| identity::is_rotated_name(name, candidate))
-                && let Ok(stat) = identity::stat_path(&path)
-                && stat.is_regular()
+        let is_candidate =
+            |path: &Path| path.file_name().is_some_and(|found| identity::is_rotated_name(name, found));
+        let mut between = identity::find_entries(dir, |_, path| is_candidate(path));
+        between.retain(|(_, stat)| {
+            stat.is_regular()
                 && (first..=last).contains(&stat.identity.birth_ns)
                 && stat.identity.birth_ns.saturating_add(LATE_WRITES_NS) >= written
-            {
-                between.push((path, stat));
-            }
         });
         between.sort_by_key(|(path, stat)| {
             (stat.identity.birth_ns, stat.stamp.modified_ns, std::cmp::Reverse(path.clone()))

@@ -29,13 +29,16 @@
 mod agent;
 mod client;
 mod collector;
+mod disk;
 mod faults;
 mod http;
 mod load;
 mod oracle;
 mod process;
 mod scene;
+mod status;
 mod tls;
+mod trace;
 mod writer;
 
 use std::time::{Duration, Instant};
@@ -43,16 +46,19 @@ use std::time::{Duration, Instant};
 pub use agent::Agent;
 pub use client::{Shipment, spool_id};
 pub use collector::{Collector, Stats, Stored};
+pub use disk::{Disk, FileSystem};
 pub use faults::{Fault, FaultProxy, Received};
 pub use http::{Answer, exchange, get, post};
 pub use load::{Load, Rhythm};
 pub use oracle::{
-    assert_accounts_agree, assert_delivered_exactly_once, assert_resends_identical, assert_stored_once,
-    await_delivery,
+    assert_accounts_agree, assert_batches_keep_their_boundaries, assert_delivered_exactly_once,
+    assert_resends_identical, assert_stored_once, await_delivery,
 };
 pub use process::{Process, log_agent};
 pub use scene::{ConfigBuilder, Scene};
+pub use status::{assert_all_is_acknowledged, spool_status, spool_status_with};
 pub use tls::{Authority, ServerTls};
+pub use trace::{Call, read_trace, traced};
 pub use writer::Writer;
 
 /// How long [`wait_for`] waits where a test has no reason for another deadline. Far above what anything takes on a
@@ -94,6 +100,12 @@ pub fn free_port() -> u16 {
         }
     }
     panic!("no free port");
+}
+
+/// Whether a program is in the search path.
+pub fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
 }
 
 /// Whether this process may do what only root may.

@@ -51,6 +51,30 @@ pub fn assert_resends_identical(requests: &[Received]) {
     }
 }
 
+/// Asserts that no event travelled in two batches: whatever happened in between, a batch that was sent kept its
+/// boundaries. Parts of a batch that was taken apart do not count.
+#[track_caller]
+pub fn assert_batches_keep_their_boundaries(requests: &[Received]) {
+    let mut batches: Vec<(String, u64, u64)> =
+        requests.iter().filter_map(|request| boundaries(request.key())).collect();
+    batches.sort_unstable();
+    batches.dedup();
+    for pair in batches.windows(2) {
+        let ((spool, first, last), (next_spool, next_first, next_last)) = (&pair[0], &pair[1]);
+        assert!(
+            spool != next_spool || next_first > last,
+            "batch {first}-{last} was also sent as {next_first}-{next_last}"
+        );
+    }
+}
+
+/// Spool id and positions of a batch that is no part, from its key.
+fn boundaries(key: &str) -> Option<(String, u64, u64)> {
+    let mut parts = key.trim_matches('"').split('-');
+    let spool = parts.next()?.to_owned();
+    Some((spool, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
 /// Asserts that the collector's own account agrees: of each source the events that its writers wrote, under one spool id,
 /// numbered from 1 without a gap.
 #[track_caller]

@@ -14,6 +14,7 @@ use toml::{Table, Value};
 #[derive(Debug)]
 pub struct Scene {
     dir: TempDir,
+    spool: &'static str,
     seed: u64,
 }
 
@@ -28,7 +29,7 @@ impl Scene {
             Err(_) => RandomState::new().hash_one(name),
         };
         println!("{name}: LOG_AGENT_TEST_SEED={seed}, in {}", dir.path().display());
-        Self { dir, seed }
+        Self { dir, spool: "spool", seed }
     }
 
     /// The path of something in the scene.
@@ -37,7 +38,12 @@ impl Scene {
     }
 
     pub fn spool_dir(&self) -> PathBuf {
-        self.path("spool")
+        self.path(self.spool)
+    }
+
+    /// Puts the spool somewhere else in the scene.
+    pub fn with_spool_in(self, relative: &'static str) -> Self {
+        Self { spool: relative, ..self }
     }
 
     pub fn config_path(&self) -> PathBuf {

@@ -92,6 +92,8 @@ fn a_server_of_another_name_gets_nothing_and_the_certificate_is_named() {
 
 #[test]
 fn secrets_arrive_and_are_never_shown() {
+    /// The libraries speak only where they are named.
+    const EVERYTHING: &str = "trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace,sled=trace";
     const TOKEN: &str = "s3cret-t0ken-4711";
     const PASSWORD: &str = "correct horse battery staple";
     const HEADER: &str = "tenant-key-0815";
@@ -116,7 +118,7 @@ fn secrets_arrive_and_are_never_shown() {
         proxy.next(Fault::StatusBody(400, echo.clone()));
         proxy.next(Fault::StatusBody(500, echo));
         proxy.next(Fault::LoseReply);
-        let agent = Agent::start_with(&scene, |command| _ = command.env("RUST_LOG", "trace"));
+        let agent = Agent::start_with(&scene, |command| _ = command.env("RUST_LOG", EVERYTHING));
         await_delivery(&[&writer], &collector);
         proxy.always(Fault::Redirect(302, format!("http://{TOKEN}@{}/?{HEADER}", proxy.address())));
         writer.append(1);

@@ -1,0 +1,503 @@
+//! `spool-format.md` against the encoders, so that the document says what is written.
+//!
+//! Every layout table is read out of the document: its fields, one after the other, have to make up the bytes that the
+//! encoder writes, at the offsets and with the sizes that the table gives. The hex dump of the worked example has to be
+//! what the encoders write for the same values.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::dead_letter::{DeadLetter, DeadLetters};
+use super::disk::{self, Disk};
+use super::frame::{self, FrameHeader, FrameKind};
+use super::ledger::{BatchRecord, Books, Group, Ledger, Location, Mark, Meta, SourceRecord};
+use super::reader::{self, Found};
+use super::segment::{self, Account, SegmentHeader, Snapshot, SpoolId, put_checkpoint};
+use crate::batch::{BatchId, Part};
+use crate::config::SyncMode;
+use crate::event::{
+    Checkpoint, EventBlock, FileIdentity, FileOffset, FrameDraft, LogEvent, Position, SegmentId, Seq,
+    SkipReason, SourceName, Timestamp, Witness,
+};
+
+const DOCUMENT: &str = include_str!("../../spool-format.md");
+
+/// A row of a layout table; no offset behind a field of variable size, no size for such a field.
+#[derive(Debug)]
+struct Row {
+    offset: Option<usize>,
+    size: Option<usize>,
+    field: String,
+}
+
+/// The cells of the first table under a heading, without its head.
+fn cells(heading: &str) -> Vec<Vec<String>> {
+    let mut lines = DOCUMENT.lines().skip_while(|line| *line != heading);
+    assert!(lines.next().is_some(), "the document has no {heading:?}");
+    lines
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'))
+        .skip(2)
+        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect())
+        .collect()
+}
+
+fn layout(title: &str) -> Vec<Row> {
+    let number = |cell: &str, variable: &str| (cell != variable).then(|| cell.parse().unwrap());
+    let rows: Vec<_> = cells(&format!("### {title}"))
+        .iter()
+        .map(|row| Row {
+            offset: number(&row[0], "–"),
+            size: number(&row[1], "n"),
+            field: row[2].trim_matches('`').to_owned(),
+        })
+        .collect();
+    assert!(!rows.is_empty(), "{title} has no rows");
+    rows
+}
+
+/// Checks that the table describes `encoded`, in which each field has the given bytes.
+fn assert_layout(title: &str, fields: &[(&str, Vec<u8>)], encoded: &[u8]) {
+    let mut values: BTreeMap<_, _> = fields.iter().cloned().collect();
+    assert_eq!(values.len(), fields.len(), "{title}: a field is named twice");
+    let (mut at, mut fixed) = (0, true);
+    for Row { offset, size, field } in layout(title) {
+        let value = values.remove(field.as_str());
+        let value = value.unwrap_or_else(|| panic!("{title}: there is no {field}, or it is there twice"));
+        assert_eq!(offset, fixed.then_some(at), "{title}: offset of {field}");
+        if let Some(size) = size {
+            assert_eq!(size, value.len(), "{title}: size of {field}");
+        }
+        fixed &= size.is_some();
+        assert_eq!(encoded.get(at..at + value.len()), Some(&value[..]), "{title}: {field} at {at}");
+        at += value.len();
+    }
+    assert_eq!(values.into_keys().collect::<Vec<_>>(), Vec::<&str>::new(), "{title}: fields without a row");
+    assert_eq!(at, encoded.len(), "{title}: the sizes do not add up");
+}
+
+/// The bytes of a hex dump whose lines are an offset, bytes and an annotation behind `;`.
+fn dumped(dump: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for line in dump.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (data, _annotation) = line.split_once(';').unwrap_or((line, ""));
+        let (offset, data) = data.split_once("  ").unwrap();
+        assert_eq!(usize::from_str_radix(offset, 16).unwrap(), bytes.len(), "offset of {line:?}");
+        bytes.extend(data.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()));
+    }
+    bytes
+}
+
+fn le<const N: usize>(bytes: [u8; N]) -> Vec<u8> {
+    bytes.to_vec()
+}
+
+fn u16(value: u16) -> Vec<u8> {
+    le(value.to_le_bytes())
+}
+
+fn u32(value: u32) -> Vec<u8> {
+    le(value.to_le_bytes())
+}
+
+fn u64(value: u64) -> Vec<u8> {
+    le(value.to_le_bytes())
+}
+
+fn counted(from: u8) -> SpoolId {
+    SpoolId(std::array::from_fn(|at| from + u8::try_from(at).unwrap()))
+}
+
+/// A checkpoint whose fields all differ.
+fn checkpoint() -> Checkpoint {
+    Checkpoint {
+        source: SourceName::from("web"),
+        path: PathBuf::from("/var/log/web"),
+        identity: FileIdentity { dev: 11, ino: 12, birth_ns: 13 },
+        head: Witness { len: 14, hash: 15 },
+        tail: Witness { len: 16, hash: 17 },
+        offset: FileOffset(18),
+    }
+}
+
+fn account() -> Account {
+    Account { acknowledged: 31, dead: 32, dropped: 33, damaged: 34, earlier: 35 }
+}
+
+fn account_fields() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("acknowledged", u64(31)),
+        ("dead", u64(32)),
+        ("dropped", u64(33)),
+        ("damaged", u64(34)),
+        ("earlier", u64(35)),
+    ]
+}
+
+fn snapshot() -> Snapshot {
+    Snapshot {
+        lineage: counted(0x40),
+        spool_id: counted(0x60),
+        position: Position(51),
+        unsynced: true,
+        frontier: Position(52),
+        sources: BTreeMap::from([(SourceName::from("web"), (Seq(53), account()))]),
+        checkpoints: BTreeMap::from([(checkpoint().key(), checkpoint())]),
+    }
+}
+
+fn checkpoint_entry() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_checkpoint(&mut bytes, &checkpoint());
+    bytes
+}
+
+#[test]
+fn the_segment_header_is_as_documented() {
+    let header = SegmentHeader {
+        segment: SegmentId(1),
+        first_position: Position(2),
+        lineage: counted(0x40),
+        spool_id: counted(0x60),
+        created: Timestamp::from_millis(-3),
+        unsynced: true,
+    };
+    let mut bytes = Vec::new();
+    header.encode(&mut bytes);
+    let crc = crc32fast::hash(&bytes[..76]);
+    let fields = [
+        ("magic", b"LAGSPOOL".to_vec()),
+        ("version", u32(1)),
+        ("header_len", u32(80)),
+        ("segment", u64(1)),
+        ("first_position", u64(2)),
+        ("lineage", counted(0x40).0.to_vec()),
+        ("spool_id", counted(0x60).0.to_vec()),
+        ("created", le((-3_i64).to_le_bytes())),
+        ("flags", u32(1)),
+        ("crc", u32(crc)),
+    ];
+    assert_layout("Segment header", &fields, &bytes);
+    let sizes = layout("Segment header").iter().map(|row| row.size.unwrap()).sum::<usize>();
+    assert_eq!(sizes, segment::HEADER_LEN);
+}
+
+#[test]
+fn the_frame_header_is_as_documented() {
+    let header = FrameHeader {
+        kind: FrameKind::Events,
+        forget: true,
+        skipped: Some(SkipReason::StartAtEnd),
+        segment: SegmentId(0x1_0000_0005),
+        group_at: 6,
+        first_position: Position(7),
+        first_seq: Seq(8),
+        events: 9,
+        detected: Timestamp::from_millis(-10),
+        start: FileOffset(19),
+        checkpoint: checkpoint(),
+        payload_len: 20,
+        payload_crc: 21,
+    };
+    let mut bytes = Vec::new();
+    header.encode(&mut bytes);
+    let (fixed, names) = bytes.split_at(frame::HEADER_LEN);
+    assert_eq!(names, b"web/var/log/web");
+    let crc = crc32fast::hash(&[&fixed[..124], names].concat());
+    let fields = [
+        ("magic", b"LAFR".to_vec()),
+        ("kind", vec![1]),
+        ("flags", vec![1 << 2]),
+        ("skipped", vec![1]),
+        ("reserved_1", vec![0]),
+        ("source_len", u16(3)),
+        ("path_len", u16(12)),
+        ("payload_len", u32(20)),
+        ("events", u32(9)),
+        ("segment_tag", u32(5)),
+        ("first_position", u64(7)),
+        ("first_seq", u64(8)),
+        ("detected", le((-10_i64).to_le_bytes())),
+        ("dev", u64(11)),
+        ("ino", u64(12)),
+        ("birth_ns", u64(13)),
+        ("start", u64(19)),
+        ("end", u64(18)),
+        ("head_hash", u64(15)),
+        ("tail_hash", u64(17)),
+        ("head_len", u16(14)),
+        ("tail_len", u16(16)),
+        ("payload_crc", u32(21)),
+        ("group_at", u64(6)),
+        ("reserved_2", u32(0)),
+        ("crc", u32(crc)),
+    ];
+    assert_layout("Frame header", &fields, fixed);
+    let sizes = layout("Frame header").iter().map(|row| row.size.unwrap()).sum::<usize>();
+    assert_eq!(sizes, frame::HEADER_LEN);
+}
+
+#[test]
+fn the_kinds_and_limits_are_as_documented() {
+    let kinds: Vec<_> = cells("## 5. Frame").iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let coded = [
+        (FrameKind::Events, "events"),
+        (FrameKind::Snapshot, "snapshot"),
+        (FrameKind::DeadLetter, "dead letter"),
+    ];
+    assert_eq!(kinds, coded.map(|(kind, name)| ((kind as u8).to_string(), name.to_owned())));
+    for limit in [frame::PAYLOAD_MAX, u32::try_from(frame::HEADER_MAX).unwrap()] {
+        let digits = limit.to_string().into_bytes();
+        let grouped: Vec<_> = digits.rchunks(3).rev().map(|group| String::from_utf8_lossy(group)).collect();
+        assert!(DOCUMENT.contains(&grouped.join(",")), "{limit} is not in the document");
+    }
+}
+
+#[test]
+fn an_event_is_as_documented() {
+    let mut events = EventBlock::default();
+    events.push(b"a line", true);
+    let fields = [("length_word", u32(6 | 1 << 28)), ("line", b"a line".to_vec())];
+    assert_layout("Event", &fields, events.bytes());
+}
+
+#[test]
+fn the_snapshot_is_as_documented() {
+    let mut source = [u16(3), b"web".to_vec(), u64(53)].concat();
+    source.extend(account_fields().into_iter().flat_map(|(_, value)| value));
+    let mut fields = vec![("name_len", u16(3)), ("name", b"web".to_vec()), ("next_seq", u64(53))];
+    fields.extend(account_fields());
+    assert_layout("Source entry", &fields, &source);
+    let fields = [
+        ("lineage", counted(0x40).0.to_vec()),
+        ("spool_id", counted(0x60).0.to_vec()),
+        ("position", u64(51)),
+        ("flags", u32(1)),
+        ("frontier", u64(52)),
+        ("source_count", u32(1)),
+        ("sources", source),
+        ("checkpoint_count", u32(1)),
+        ("checkpoints", checkpoint_entry()),
+    ];
+    assert_layout("Snapshot payload", &fields, &snapshot().encode());
+}
+
+#[test]
+fn a_checkpoint_is_as_documented() {
+    let fields = [
+        ("source_len", u16(3)),
+        ("source", b"web".to_vec()),
+        ("path_len", u16(12)),
+        ("path", b"/var/log/web".to_vec()),
+        ("dev", u64(11)),
+        ("ino", u64(12)),
+        ("birth_ns", u64(13)),
+        ("head_len", u16(14)),
+        ("head_hash", u64(15)),
+        ("tail_len", u16(16)),
+        ("tail_hash", u64(17)),
+        ("offset", u64(18)),
+    ];
+    assert_layout("Checkpoint entry", &fields, &checkpoint_entry());
+}
+
+#[test]
+fn a_dead_letter_is_as_documented() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::new(dir.path());
+    disk.create_dirs().unwrap();
+    let letter = DeadLetter {
+        position: Position(1),
+        source: SourceName::from("web"),
+        seq: Seq(2),
+        detected: Timestamp::from_millis(3),
+        status: 422,
+        response: "no".into(),
+        line: b"a line".to_vec(),
+    };
+    DeadLetters::open(disk.clone()).unwrap().append(&letter).unwrap();
+    let file = dir.path().join("dead-letters/00000000000000000001.seg");
+    let bytes = std::fs::read(file).unwrap();
+    let payload_at = frame::HEADER_LEN + "web".len();
+    let mut header =
+        FrameHeader::bare(FrameKind::DeadLetter, SegmentId(1), Position(1), &bytes[payload_at..]);
+    (header.first_seq, header.events, header.detected) = (Seq(2), 1, Timestamp::from_millis(3));
+    header.checkpoint.source = SourceName::from("web");
+    assert_eq!(FrameHeader::decode(&bytes, SegmentId(1)), Ok((header, payload_at)));
+    let fields = [
+        ("status", u16(422)),
+        ("response_len", u16(2)),
+        ("response", b"no".to_vec()),
+        ("line", b"a line".to_vec()),
+    ];
+    assert_layout("Dead-letter payload", &fields, &bytes[payload_at..]);
+}
+
+/// Every entry of a ledger that holds `books`, read by the database alone as another program would.
+fn ledger_entries(books: &Books) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("ledger"), dir.path().join("copy"));
+    let ledger = Ledger::create(&path, SyncMode::Group, books).unwrap();
+    disk::copy_dir(&path, &copy).unwrap();
+    drop(ledger);
+    let db = sled::Config::new().path(copy).use_compression(false).open().unwrap();
+    db.iter()
+        .map(|entry| {
+            let (key, value) = entry.unwrap();
+            (key.to_vec(), value.to_vec())
+        })
+        .collect()
+}
+
+#[test]
+fn the_ledger_is_as_documented() {
+    let meta = Meta { lineage: counted(0x40), spool_id: counted(0x60), unsynced_boot: counted(0x80).0 };
+    let mut books = Books::new(meta, Position(71));
+    let id = BatchId { first: Position(72), last: Position(73), part: Some(Part { from: 74, to: 75 }) };
+    let at = Location { segment: SegmentId(76), offset: 77 };
+    books.groups.insert(78, Group { profile: 79, batches: vec![BatchRecord { id, at }] });
+    books.sources.insert(SourceName::from("web"), SourceRecord { cut: 80, account: account() });
+    books.profiles.insert(79, "agent".into());
+    books.mark = Mark {
+        segment: SegmentId(81),
+        position: Position(82),
+        spool_id: counted(0xa0),
+        next_seqs: BTreeMap::from([(SourceName::from("web"), Seq(83))]),
+        checkpoints: BTreeMap::from([(checkpoint().key(), checkpoint())]),
+    };
+    let entries = ledger_entries(&books);
+    let documented: BTreeSet<_> = cells("## 8. Ledger")
+        .iter()
+        .map(|row| u8::from_str_radix(row[0].split('`').nth(1).unwrap(), 16).unwrap())
+        .collect();
+    assert_eq!(entries.keys().map(|key| key[0]).collect::<BTreeSet<_>>(), documented);
+    let value = |kind: u8, rest: &[u8]| &entries[&[&[kind][..], rest].concat()][..];
+
+    let checkpoint_key: Vec<u8> = [11_u64, 12, 13].iter().flat_map(|part| part.to_be_bytes()).collect();
+    let checkpoint_key = [&[0, 0], &checkpoint_key[..], b"web"].concat();
+    assert_eq!(value(b'c', &checkpoint_key), checkpoint_entry());
+    assert_eq!(value(b'p', &[0, 0, 0, 0, 0, 79]), b"agent");
+    assert_eq!(value(b'q', b"\0\0web"), u64(83));
+    let fields = [
+        ("version", u32(1)),
+        ("lineage", counted(0x40).0.to_vec()),
+        ("spool_id", counted(0x60).0.to_vec()),
+        ("unsynced_boot", counted(0x80).0.to_vec()),
+    ];
+    assert_layout("Meta", &fields, value(b'f', &[]));
+    let fields = [("cursor", u64(71))];
+    assert_layout("Cursor", &fields, value(b'r', &[0, 0]));
+    let fields = [
+        ("first", u64(72)),
+        ("last", u64(73)),
+        ("part_from", u32(74)),
+        ("part_to", u32(75)),
+        ("segment", u64(76)),
+        ("offset", u64(77)),
+    ];
+    let group = value(b'g', &[0, 0, 0, 0, 0, 0, 0, 0, 0, 78]);
+    assert_layout("Batch entry", &fields, &group[4..]);
+    assert_layout("Group", &[("profile", u32(79)), ("batches", group[4..].to_vec())], group);
+    let mut fields = vec![("cut", u64(80))];
+    fields.extend(account_fields());
+    assert_layout("Source record", &fields, value(b's', b"\0\0web"));
+    let fields = [("segment", u64(81)), ("position", u64(82)), ("spool_id", counted(0xa0).0.to_vec())];
+    assert_layout("Mark", &fields, value(b'm', &[]));
+}
+
+/// The state of the example's file when `offset` bytes of it were read.
+fn example_checkpoint(offset: usize) -> Checkpoint {
+    let file = b"started\nconnection reset by peer\n";
+    Checkpoint {
+        source: SourceName::from("app"),
+        path: PathBuf::from("/var/log/app.log"),
+        identity: FileIdentity { dev: 2049, ino: 131_075, birth_ns: 1_705_310_000_123_456_789 },
+        head: Witness::of(&file[..offset]),
+        tail: Witness::of(&file[..offset]),
+        offset: FileOffset(offset as u64),
+    }
+}
+
+/// The segment of the worked example.
+fn example() -> Vec<u8> {
+    let (segment, position) = (SegmentId(2), Position(2));
+    let (lineage, spool_id) = (counted(0x10), counted(0x20));
+    let created = Timestamp::from_millis(1_705_314_600_123);
+    let mut bytes = Vec::new();
+    SegmentHeader { segment, first_position: position, lineage, spool_id, created, unsynced: false }
+        .encode(&mut bytes);
+    let account = Account { acknowledged: 1, ..Account::default() };
+    let before = example_checkpoint(8);
+    let snapshot = Snapshot {
+        lineage,
+        spool_id,
+        position,
+        unsynced: false,
+        frontier: position,
+        sources: BTreeMap::from([(SourceName::from("app"), (Seq(2), account))]),
+        checkpoints: BTreeMap::from([(before.key(), before)]),
+    }
+    .encode();
+    FrameHeader::bare(FrameKind::Snapshot, segment, position, &snapshot).encode(&mut bytes);
+    bytes.extend(snapshot);
+    let mut events = EventBlock::default();
+    events.push(b"connection reset", true);
+    events.push(b" by peer", false);
+    let draft = FrameDraft {
+        checkpoint: example_checkpoint(33),
+        start: FileOffset(8),
+        detected: Timestamp::from_millis(1_705_314_600_125),
+        events,
+        skipped: None,
+        forget: false,
+    };
+    let payload_crc = crc32fast::hash(draft.events.bytes());
+    FrameHeader::of_draft(&draft, segment, position, Seq(2), payload_crc).encode(&mut bytes);
+    bytes.extend_from_slice(draft.events.bytes());
+    bytes
+}
+
+fn documented_example() -> Vec<u8> {
+    let (_, example) = DOCUMENT.split_once("```text\n").unwrap();
+    let (dump, after) = example.split_once("```").unwrap();
+    assert!(!after.contains("```"), "the example is the only block in the document");
+    dumped(dump)
+}
+
+#[test]
+fn the_worked_example_is_what_the_encoders_write() {
+    let (documented, written) = (documented_example(), example());
+    let differs = documented.iter().zip(&written).position(|(documented, written)| documented != written);
+    if let Some(at) = differs {
+        panic!("at {at:#06x} the document has {:02x?}, written is {:02x?}", documented[at], written[at]);
+    }
+    assert_eq!(documented.len(), written.len());
+    assert!(DOCUMENT.contains(&format!("The file has {} bytes.", written.len())));
+}
+
+#[test]
+fn the_worked_example_reads_as_the_document_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let path: &Path = &dir.path().join("00000000000000000002.seg");
+    let bytes = documented_example();
+    std::fs::write(path, &bytes).unwrap();
+    let (file, len) = (Disk::open(path).unwrap(), bytes.len() as u64);
+    assert_eq!(SegmentHeader::decode(&bytes).unwrap().segment, SegmentId(2));
+    let Found::Frame(header, _, events_at) = reader::frame_at(&file, SegmentId(2), 80, len).unwrap() else {
+        panic!("no snapshot at offset 80");
+    };
+    assert_eq!(header.kind, FrameKind::Snapshot);
+    let snapshot = reader::snapshot(&file, SegmentId(2), len).unwrap().unwrap();
+    assert_eq!(snapshot.checkpoints.into_values().collect::<Vec<_>>(), [example_checkpoint(8)]);
+    let Found::Frame(header, payload, end) = reader::frame_at(&file, SegmentId(2), events_at, len).unwrap()
+    else {
+        panic!("no frame behind the snapshot");
+    };
+    assert_eq!((header.checkpoint, header.events, end), (example_checkpoint(33), 2, len));
+    let events: Vec<_> = crate::event::EventIter::new(&payload).collect();
+    let expected = [
+        LogEvent { line: b"connection reset", continues: true },
+        LogEvent { line: b" by peer", continues: false },
+    ];
+    assert_eq!(events, expected);
+}
