@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
@@ -450,8 +451,20 @@ fn run(ops: &[Op]) {
     rig.finish();
 }
 
+/// Seeded, so that a run can be had again: `LOG_AGENT_TEST_SEED` and `LOG_AGENT_TEST_CASES` ask for other and more.
+fn seeded() -> ProptestConfig {
+    let asked = |name, usual| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
+    let seed = asked("LOG_AGENT_TEST_SEED", 4711);
+    println!("LOG_AGENT_TEST_SEED={seed}");
+    ProptestConfig {
+        cases: u32::try_from(asked("LOG_AGENT_TEST_CASES", 16)).unwrap_or(u32::MAX),
+        rng_seed: RngSeed::Fixed(seed),
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(seeded())]
 
     #[test]
     fn whatever_happens_to_the_ledger_every_line_arrives_under_one_number(

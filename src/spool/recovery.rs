@@ -81,6 +81,12 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
         || unsynced_crash(&books.meta)
         || tail.places.spool_id().is_some_and(|spool_id| spool_id != books.meta.spool_id)
         || rebuilt && (tail.torn || newest_unsynced);
+    // A rebuilt ledger does not know what of the newest segment was sent, so that one must not be cut any more.
+    let begin = new_id
+        || end > tail.end
+        || books.mark.position > tail.end
+        || tail.places.is_damaged()
+        || rebuilt && !survey.is_empty();
     let mut state = tail.files;
     state.next_seqs = number(&mut books, &tail.places, new_id);
     if begin {
