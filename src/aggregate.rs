@@ -182,7 +182,11 @@ impl Aggregator {
     /// Cuts everything that is committed; what is not full waits for `interval` as ever.
     #[cfg(test)]
     pub(crate) fn catch_up(&mut self) {
-        while !matches!(self.turn(), Ok(true) | Err(_)) || self.on_its_way.is_some() {}
+        while let Ok(caught_up) = self.turn() {
+            if caught_up && self.on_its_way.is_none() && !self.cutter.wait(Some(clock::now())) {
+                return;
+            }
+        }
     }
 
     /// Reads until the group is full or everything committed was read; says whether it was.
@@ -401,5 +405,195 @@ pub(crate) fn encode(
         sources: content.ranges(),
         content_type: JsonEncoder::CONTENT_TYPE,
         body: Bytes::from(body),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::FrameSink as _;
+    use crate::spool::tests::{append, committed, draft, options};
+    use crate::spool::{Spool, inspect};
+
+    /// A spool and an aggregator that is run by hand.
+    struct Rig {
+        root: tempfile::TempDir,
+        spool: Spool,
+        aggregator: Aggregator,
+        ready: mpsc::Receiver<Ready>,
+        runtime: tokio::runtime::Runtime,
+    }
+
+    impl Rig {
+        fn new(limits: Limits) -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let spool = Spool::open(&options(root.path())).unwrap();
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let (sender, ready) = mpsc::channel(1000);
+            let aggregator = Aggregator::new(spool.cutter(), limits, sender, runtime.handle().clone());
+            Self { root, spool, aggregator, ready, runtime }
+        }
+
+        fn restart(self, limits: Limits) -> Self {
+            self.restart_after(limits, |_| {})
+        }
+
+        fn restart_after(self, limits: Limits, change: impl FnOnce(&std::path::Path)) -> Self {
+            let Self { root, spool, aggregator, ready, runtime } = self;
+            drop((aggregator, ready));
+            spool.close();
+            change(root.path());
+            let spool = Spool::open(&options(root.path())).unwrap();
+            let (sender, ready) = mpsc::channel(1000);
+            let aggregator = Aggregator::new(spool.cutter(), limits, sender, runtime.handle().clone());
+            Self { root, spool, aggregator, ready, runtime }
+        }
+
+        /// The batches that are handed over now, with the ranges of their sources.
+        fn batches(&mut self) -> Vec<(String, String)> {
+            self.aggregator.catch_up();
+            let mut batches = Vec::new();
+            while let Ok(Ready { payload, .. }) = self.ready.try_recv() {
+                batches.push((payload.batch.to_string(), payload.seq_header()));
+            }
+            batches
+        }
+    }
+
+    fn limits(events: u32, bytes: u64, interval: Duration) -> Limits {
+        Limits { events, bytes, interval }
+    }
+
+    fn of(batches: &[(&str, &str)]) -> Vec<(String, String)> {
+        batches.iter().map(|(batch, seqs)| ((*batch).to_owned(), (*seqs).to_owned())).collect()
+    }
+
+    const NEVER: Duration = Duration::from_secs(1000);
+
+    #[test]
+    fn a_batch_is_full_by_events_or_by_bytes_and_otherwise_waits_for_the_interval() {
+        let mut rig = Rig::new(limits(4, 1000, NEVER));
+        append(&rig.spool, "app", 0, 6);
+        append(&rig.spool, "web", 0, 3);
+        committed(&rig.spool, 10);
+        assert_eq!(rig.batches(), of(&[("1-4", "1-4"), ("5-8", "5-6, 1-2")]), "the last event waits");
+        // Lines of 11 bytes: a batch takes as many as fit.
+        let mut rig = Rig::new(limits(100, 25, NEVER));
+        append(&rig.spool, "app", 0, 5);
+        committed(&rig.spool, 6);
+        assert_eq!(rig.batches(), of(&[("1-2", "1-2"), ("3-4", "3-4")]));
+        // One that is larger than the limit goes alone.
+        let mut rig = Rig::new(limits(100, 5, Duration::ZERO));
+        append(&rig.spool, "app", 0, 2);
+        committed(&rig.spool, 3);
+        assert_eq!(rig.batches(), of(&[("1-1", "1-1"), ("2-2", "2-2")]));
+        let mut rig = Rig::new(limits(100, 1000, Duration::ZERO));
+        append(&rig.spool, "app", 0, 2);
+        committed(&rig.spool, 3);
+        assert_eq!(rig.batches(), of(&[("1-2", "1-2")]), "the interval is over");
+    }
+
+    #[test]
+    fn after_a_restart_cutting_goes_on_within_a_frame_and_what_was_not_cut_is_cut_now() {
+        let mut rig = Rig::new(limits(4, 1000, NEVER));
+        append(&rig.spool, "app", 0, 6);
+        committed(&rig.spool, 7);
+        assert_eq!(rig.batches(), of(&[("1-4", "1-4")]));
+        let mut rig = rig.restart(limits(3, 1000, NEVER));
+        append(&rig.spool, "app", 6, 2);
+        committed(&rig.spool, 9);
+        assert_eq!(rig.batches(), of(&[("5-7", "5-7")]));
+    }
+
+    #[test]
+    fn frames_without_events_cut_nothing_and_hold_nothing_up() {
+        let mut rig = Rig::new(limits(4, 1000, Duration::ZERO));
+        rig.spool.appender().append(draft("app", 0, &[])).unwrap();
+        append(&rig.spool, "app", 0, 1);
+        rig.spool.appender().append(draft("web", 0, &[])).unwrap();
+        append(&rig.spool, "app", 1, 1);
+        committed(&rig.spool, 3);
+        assert_eq!(rig.batches(), of(&[("1-2", "1-2")]));
+        assert_eq!(rig.batches(), []);
+    }
+
+    #[test]
+    fn a_batch_ends_where_events_are_damaged_and_they_are_counted_once() {
+        let mut rig = Rig::new(limits(100, 10_000, Duration::ZERO));
+        for (frame, (source, from)) in (1..).zip([("app", 0), ("web", 0), ("app", 3), ("app", 6)]) {
+            append(&rig.spool, source, from, 3);
+            committed(&rig.spool, frame * 3 + 1);
+        }
+        let path = rig.root.path().join("segments/00000000000000000001.seg");
+        let mut bytes = std::fs::read(&path).unwrap();
+        // The header of the only frame of `web`.
+        let at = bytes.windows(19).position(|window| window == b"web/var/log/web.log").unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(rig.batches(), of(&[("1-3", "1-3"), ("7-12", "4-9")]));
+        let mut rig = rig.restart(limits(100, 10_000, Duration::ZERO));
+        assert_eq!(rig.batches(), []);
+        let Rig { root, spool, aggregator, .. } = rig;
+        drop(aggregator);
+        spool.close();
+        let report = inspect::report(root.path()).unwrap();
+        assert!(report.balanced, "{report:#?}");
+        assert_eq!(report.sources.iter().map(|source| source.damaged).collect::<Vec<_>>(), [0, 3]);
+        assert_eq!(report.backlog.events, 9);
+    }
+
+    #[test]
+    fn a_batch_never_spans_two_spool_ids_nor_more_sources_than_a_header_takes() {
+        let mut rig = Rig::new(limits(1000, 10_000, Duration::ZERO));
+        let sources = SOURCES_MAX + 1;
+        for source in 0..sources {
+            append(&rig.spool, &source.to_string(), 0, 1);
+        }
+        committed(&rig.spool, sources as u64 + 1);
+        let batches: Vec<_> = rig.batches().into_iter().map(|(batch, _)| batch).collect();
+        assert_eq!(batches, ["1-100", "101-101"]);
+        append(&rig.spool, "old", 0, 2);
+        committed(&rig.spool, sources as u64 + 3);
+        let before = rig.spool.id();
+        // Without its ledger, and with a torn end, the spool cannot know what was sent.
+        let mut rig = rig.restart_after(limits(1000, 10_000, Duration::ZERO), |dir| {
+            std::fs::remove_dir_all(dir.join("ledger")).unwrap();
+            let mut options = std::fs::File::options();
+            let path = dir.join("segments/00000000000000000001.seg");
+            std::io::Write::write_all(&mut options.append(true).open(path).unwrap(), b"torn").unwrap();
+        });
+        assert_ne!(rig.spool.id(), before);
+        append(&rig.spool, "old", 2, 2);
+        committed(&rig.spool, sources as u64 + 5);
+        let batches = rig.batches();
+        assert_eq!(batches[1..], of(&[("101-103", "1-1, 1-2"), ("104-105", "1-2")]));
+        assert_eq!(batches[0].0, "1-100");
+    }
+
+    #[test]
+    fn what_is_dropped_under_the_aggregator_is_not_cut_and_what_follows_is() {
+        let root = tempfile::tempdir().unwrap();
+        let one_frame = crate::spool::SpoolOptions { segment_bytes: 1, ..options(root.path()) };
+        let spool = Spool::open(&one_frame).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (sender, ready) = mpsc::channel(1000);
+        let aggregator = Aggregator::new(
+            spool.cutter(),
+            limits(4, 1000, Duration::ZERO),
+            sender,
+            runtime.handle().clone(),
+        );
+        let mut rig = Rig { root, spool, aggregator, ready, runtime };
+        for step in 0..4 {
+            append(&rig.spool, "app", step * 6, 6);
+            committed(&rig.spool, step * 6 + 7);
+        }
+        // It has read everything and cut nothing when the two oldest segments go.
+        assert!(matches!(rig.aggregator.fill(), Ok(true)));
+        let keeper = rig.aggregator.cutter.keeper.clone();
+        assert!(keeper.drop_oldest() && keeper.drop_oldest());
+        assert_eq!(rig.batches(), of(&[("13-16", "13-16"), ("17-20", "17-20"), ("21-24", "21-24")]));
+        rig.spool.close();
+        assert!(inspect::report(rig.root.path()).unwrap().balanced);
     }
 }

@@ -167,7 +167,7 @@ impl KeeperHandle {
     }
 
     /// Drops the oldest sealed segment's events; says whether there was one.
-    pub(super) fn drop_oldest(&self) -> bool {
+    pub(crate) fn drop_oldest(&self) -> bool {
         self.ask_and_wait(Command::DropOldest).unwrap_or(false)
     }
 }

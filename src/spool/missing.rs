@@ -30,6 +30,8 @@ use crate::event::{Position, SegmentId, SourceName};
 /// # Errors
 /// Where a segment cannot be opened or read.
 pub(super) fn owners(log: &Log, shared: &Shared, first: Position, end: Position) -> io::Result<Counts> {
+    // Before the segments, so that these have all that is counted here.
+    let spooled = shared.spooled().clone();
     let segments = log.segments();
     let mut walked = Vec::new();
     let mut places = None;
@@ -67,7 +69,7 @@ pub(super) fn owners(log: &Log, shared: &Shared, first: Position, end: Position)
         places.segment(log, *id, *extent)?;
     }
     places.reach(end);
-    for (name, total) in &shared.at_open {
+    for (name, total) in &spooled {
         places.observe(name, *total);
     }
     Ok(places.within(first, end))

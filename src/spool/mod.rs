@@ -46,7 +46,7 @@ mod recovery;
 mod segment;
 mod survey;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 mod writer;
 

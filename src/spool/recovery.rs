@@ -19,7 +19,7 @@ use super::dead_letter;
 use super::disk::Disk;
 use super::ledger::{Books, Ledger, LedgerError, Mark, Meta, SourceRecord};
 use super::log::{Extent, Log};
-use super::missing;
+use super::missing::{self, Places};
 use super::reader::{self, FrameReader, Step};
 use super::segment::{Account, SpoolId};
 use super::survey::{Survey, io_error, survey};
@@ -81,27 +81,14 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
         || unsynced_crash(&books.meta)
         || tail.places.spool_id().is_some_and(|spool_id| spool_id != books.meta.spool_id)
         || rebuilt && (tail.torn || newest_unsynced);
-    let mut state = tail.files;
     // A rebuilt ledger does not know what of the newest segment was sent, so that one must not be cut any more.
     let begin = new_id
         || end > tail.end
         || books.mark.position > tail.end
         || tail.places.is_damaged()
         || rebuilt && !survey.is_empty();
-    state.next_seqs.clear();
-    for (name, total) in tail.places.totals() {
-        let account = &mut books.sources.entry(name.clone()).or_default().account;
-        account.earlier = account.earlier.max(if new_id { *total } else { tail.places.earlier(name) });
-        if !new_id {
-            state
-                .next_seqs
-                .insert(name.clone(), Seq(total.saturating_sub(account.earlier).saturating_add(1)));
-        }
-    }
-    if new_id {
-        books.meta.spool_id = random_id();
-        tracing::warn!(spool = %books.meta.spool_id, "the spool takes a new id");
-    }
+    let mut state = tail.files;
+    state.next_seqs = number(&mut books, &tail.places, new_id);
     if begin {
         // A mark of what is gone would pass for one of what comes in its place.
         books.mark = Mark {
@@ -208,6 +195,23 @@ fn adopt_mark(tail: &mut Tail, books: &Books) -> Position {
         }
     }
     end
+}
+
+/// Says with which number each source goes on: behind its events so far, or with 1 under a new id.
+fn number(books: &mut Books, places: &Places, new_id: bool) -> BTreeMap<SourceName, Seq> {
+    let mut next_seqs = BTreeMap::new();
+    for (name, total) in places.totals() {
+        let account = &mut books.sources.entry(name.clone()).or_default().account;
+        account.earlier = account.earlier.max(if new_id { *total } else { places.earlier(name) });
+        if !new_id {
+            next_seqs.insert(name.clone(), Seq(total.saturating_sub(account.earlier).saturating_add(1)));
+        }
+    }
+    if new_id {
+        books.meta.spool_id = random_id();
+        tracing::warn!(spool = %books.meta.spool_id, "the spool takes a new id");
+    }
+    next_seqs
 }
 
 /// Makes books from the segments alone: the newest snapshot says what was settled then, and what is no longer there

@@ -9,7 +9,7 @@ use crate::event::{
     Witness,
 };
 
-pub(super) fn options(dir: &Path) -> SpoolOptions {
+pub(crate) fn options(dir: &Path) -> SpoolOptions {
     SpoolOptions {
         dir: dir.to_owned(),
         agent_name: "agent".into(),
@@ -22,7 +22,7 @@ pub(super) fn options(dir: &Path) -> SpoolOptions {
     }
 }
 
-pub(super) fn draft(source: &str, offset: u64, lines: &[String]) -> FrameDraft {
+pub(crate) fn draft(source: &str, offset: u64, lines: &[String]) -> FrameDraft {
     let mut events = EventBlock::default();
     for line in lines {
         events.push(line.as_bytes(), false);
@@ -45,22 +45,22 @@ pub(super) fn draft(source: &str, offset: u64, lines: &[String]) -> FrameDraft {
     }
 }
 
-pub(super) fn numbered(from: u64, count: u64) -> Vec<String> {
+pub(crate) fn numbered(from: u64, count: u64) -> Vec<String> {
     (from..from + count).map(|number| format!("line {number:06}")).collect()
 }
 
-pub(super) fn append(spool: &Spool, source: &str, from: u64, count: u64) {
+pub(crate) fn append(spool: &Spool, source: &str, from: u64, count: u64) {
     let lines = numbered(from, count);
     spool.appender().append(draft(source, from * 12, &lines)).unwrap();
 }
 
 /// Waits until everything up to the event before `end` is committed.
-pub(super) fn committed(spool: &Spool, end: u64) {
+pub(crate) fn committed(spool: &Spool, end: u64) {
     let deadline = crate::clock::now() + std::time::Duration::from_secs(20);
     assert!(spool.log.wait_for(Position(end - 1), Some(deadline)), "nothing was committed");
 }
 
-pub(super) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = crate::clock::now() + std::time::Duration::from_secs(20);
     while !holds() {
         assert!(crate::clock::now() < deadline, "waited in vain for {what}");
@@ -68,7 +68,7 @@ pub(super) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-pub(super) fn cut(spool: &Spool, batches: &[(u64, u64)]) -> Vec<BatchId> {
+pub(crate) fn cut(spool: &Spool, batches: &[(u64, u64)]) -> Vec<BatchId> {
     let ids: Vec<_> = batches
         .iter()
         .map(|(f, l)| BatchId { first: Position(*f), last: Position(*l), part: None })
@@ -93,7 +93,7 @@ pub(super) fn cut(spool: &Spool, batches: &[(u64, u64)]) -> Vec<BatchId> {
     ids
 }
 
-pub(super) fn lines(spool: &Spool, batch: BatchId) -> Vec<String> {
+pub(crate) fn lines(spool: &Spool, batch: BatchId) -> Vec<String> {
     let read = spool.batches().read(batch).unwrap();
     let slices = read.content.sources.iter().flat_map(|run| &run.slices);
     slices
@@ -103,7 +103,7 @@ pub(super) fn lines(spool: &Spool, batch: BatchId) -> Vec<String> {
         .collect()
 }
 
-pub(super) fn acknowledge(spool: &Spool, batch: BatchId) {
+pub(crate) fn acknowledge(spool: &Spool, batch: BatchId) {
     let ranges = spool.batches().read(batch).unwrap().content.ranges();
     spool.batches().acknowledge(batch, ranges);
 }

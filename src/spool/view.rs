@@ -34,12 +34,11 @@ pub(super) struct View {
 #[derive(Debug)]
 pub(super) struct Shared {
     view: Mutex<View>,
-    /// For each source the events that were spooled when the spool was opened.
-    pub at_open: Counts,
+    spooled: Mutex<Counts>,
 }
 
 impl Shared {
-    pub(super) fn new(books: &Books, at_open: Counts) -> Self {
+    pub(super) fn new(books: &Books, spooled: Counts) -> Self {
         let mut batches = HashMap::new();
         for (number, group) in &books.groups {
             for record in &group.batches {
@@ -49,7 +48,13 @@ impl Shared {
         }
         let sources = books.sources.clone();
         let (cursor, frontier) = (books.cursor, books.frontier());
-        Self { view: Mutex::new(View { batches, sources, cursor, frontier }), at_open }
+        Self { view: Mutex::new(View { batches, sources, cursor, frontier }), spooled: Mutex::new(spooled) }
+    }
+
+    /// For each source the events that were ever committed.
+    pub(super) fn spooled(&self) -> MutexGuard<'_, Counts> {
+        // No code panics while it holds the lock, and the counts are whole at every moment.
+        self.spooled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn view(&self) -> MutexGuard<'_, View> {

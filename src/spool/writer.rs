@@ -303,6 +303,7 @@ impl Writer {
         for frame in frames {
             self.committed.apply(&frame.header);
         }
+        self.count(frames);
         let end = frames.last().map_or(active.first, |frame| frame.header.end_position());
         let extent =
             Extent { spool_id: self.spool_id, first: active.first, end, len: active.len, sealed: false };
@@ -310,6 +311,18 @@ impl Writer {
         self.active = Some(active);
         if full {
             self.seal();
+        }
+    }
+
+    /// Counts the events of frames that are about to be shown.
+    fn count(&self, frames: &[Placed]) {
+        let mut spooled = self.shared.spooled();
+        for header in frames.iter().map(|frame| &frame.header).filter(|header| header.events > 0) {
+            let events = u64::from(header.events);
+            match spooled.get_mut(&header.checkpoint.source) {
+                Some(total) => *total += events,
+                None => drop(spooled.insert(header.checkpoint.source.clone(), events)),
+            }
         }
     }
 

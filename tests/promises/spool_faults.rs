@@ -418,3 +418,66 @@ fn drop_oldest_keeps_the_newest_and_counts_every_event_that_it_drops() {
         "what was dropped is not the oldest"
     );
 }
+
+/// Every file below `dir` with its content.
+fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(content(&path));
+        } else {
+            files.push((path.clone(), fs::read(path).unwrap()));
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn spool_status_says_what_waits_and_changes_nothing() {
+    let wreck = Wreck::of("spool_status_says_what_waits_and_changes_nothing");
+    // What recovery would mend is left as it is, too.
+    let mut bytes = fs::read(wreck.newest_segment()).unwrap();
+    bytes[40] ^= 1;
+    bytes.extend_from_slice(b"LAFR and no more");
+    fs::write(wreck.newest_segment(), bytes).unwrap();
+    let before = content(&wreck.scene.spool_dir());
+    let report = spool_status(&wreck.scene);
+    let text =
+        log_agent().args(["spool", "status", "--spool-dir"]).arg(wreck.scene.spool_dir()).output().unwrap();
+    assert_eq!(content(&wreck.scene.spool_dir()), before);
+
+    assert_eq!(report["sources"][0]["spooled"], wreck.writer.count());
+    assert_eq!(report["backlog"]["events"], report["sources"][0]["pending"]);
+    assert!(report["backlog"]["events"].as_u64().unwrap() >= Wreck::LINES as u64, "{report:#}");
+    assert!(report["batches"].as_u64().unwrap() > 0, "{report:#}");
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains(report["spool_id"].as_str().unwrap()), "{text}");
+    assert!(text.contains("logs/app.log read to"), "{text}");
+    wreck.recovers();
+}
+
+#[test]
+fn spool_status_refuses_a_spool_that_is_in_use_or_not_there() {
+    let scene = Scene::new("spool_status_refuses_a_spool_that_is_in_use_or_not_there");
+    let ask = || {
+        let output =
+            log_agent().args(["spool", "status", "--spool-dir"]).arg(scene.spool_dir()).output().unwrap();
+        (String::from_utf8(output.stderr).unwrap(), output.status.code().unwrap())
+    };
+    let (said, code) = ask();
+    assert_eq!(code, 1);
+    assert!(said.contains("there is no spool in") && said.lines().count() == 1, "{said}");
+    assert!(!scene.spool_dir().exists());
+
+    let collector = Collector::start(&scene);
+    scene.config().end_point(collector.url()).source("app", "logs/app.log").write();
+    let agent = Agent::start(&scene);
+    agent.await_started();
+    let (said, code) = ask();
+    assert_eq!(code, 1);
+    assert!(said.contains(&format!("held by process {}", agent.pid())), "{said}");
+    assert_eq!(agent.stop(), Some(0));
+    assert_eq!(ask().1, 0);
+}
