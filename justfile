@@ -28,9 +28,10 @@ bench-stages:
     cargo bench --bench payload
     cargo bench --bench tail
 
-# Kills, power cuts and crashes for longer than CI has time for.
+# Power cuts, damaged bytes and random crashes for longer than CI has time for.
 faults-long:
-    LOG_AGENT_TEST_KILLS=2000 LOG_AGENT_TEST_POWER_CUTS=50 cargo test --locked --test promises -- kill_restart durability
+    LOG_AGENT_TEST_POWER_CUTS=50 cargo test --locked --test promises -- durability
+    LOG_AGENT_TEST_ALL=1 LOG_AGENT_TEST_CASES=1000 cargo test --locked --lib -- spool::
 
 # Licences, sources and known vulnerabilities of the dependencies (needs cargo-deny).
 deny:
