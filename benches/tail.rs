@@ -41,7 +41,9 @@ fn read_to_frames(criterion: &mut Criterion) {
             log_path: format!("{}/*.log", dir.path().display()),
             delay: Duration::from_millis(500),
             start_at: StartAt::Beginning,
-            max_line_bytes: 1 << 20,
+            exclude: Vec::new(),
+            ignore_older: None,
+            lines: log_agent::config::LineRules::default(),
         };
         group.throughput(Throughput::Bytes(lines * 200));
         group.bench_with_input(BenchmarkId::new("files", files), &source, |bencher, source| {

@@ -194,22 +194,140 @@ pub struct CheckpointKey {
 }
 
 /// Why bytes of a file did not become an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 #[serde(rename_all = "kebab-case")]
 pub enum SkipReason {
     /// `start_at = "end"`: the content was there before the file was first seen.
     StartAtEnd = 1,
+    /// `ignore_older_secs`: the file had not been written to for too long when it was first seen.
+    Older = 2,
+    /// `exclude_lines`: the line matched.
+    Excluded = 3,
+    /// `include_lines`: the line did not match.
+    NotIncluded = 4,
+    /// The byte order mark at the beginning of the file.
+    ByteOrderMark = 5,
+    /// A run of NUL bytes, as a writer leaves that goes on at its old offset after a truncation.
+    Nul = 6,
+    /// The file is a copy of one whose lines were read already.
+    Copy = 7,
+    /// Lost: the file was truncated before the bytes could be read, and no copy of them was found.
+    Truncated = 64,
+    /// Lost: the file was deleted before the bytes could be read, and no copy of them was found.
+    Deleted = 65,
+    /// Lost: the frames that said what became of the bytes were damaged in the spool.
+    Damaged = 66,
 }
 
 impl SkipReason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 10] = [
+        Self::StartAtEnd,
+        Self::Older,
+        Self::Excluded,
+        Self::NotIncluded,
+        Self::ByteOrderMark,
+        Self::Nul,
+        Self::Copy,
+        Self::Truncated,
+        Self::Deleted,
+        Self::Damaged,
+    ];
+
     /// The reason with this number, as it stands in a frame.
     #[must_use]
-    pub const fn from_u8(number: u8) -> Option<Self> {
-        match number {
-            1 => Some(Self::StartAtEnd),
-            _ => None,
+    pub fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| *reason as u8 == number)
+    }
+
+    /// Whether the bytes were to be delivered and are lost, instead of left out on purpose.
+    #[must_use]
+    pub const fn is_loss(self) -> bool {
+        matches!(self, Self::Truncated | Self::Deleted | Self::Damaged)
+    }
+
+    /// The name, as configuration and reports give it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::StartAtEnd => "start-at-end",
+            Self::Older => "older",
+            Self::Excluded => "excluded",
+            Self::NotIncluded => "not-included",
+            Self::ByteOrderMark => "byte-order-mark",
+            Self::Nul => "nul",
+            Self::Copy => "copy",
+            Self::Truncated => "truncated",
+            Self::Deleted => "deleted",
+            Self::Damaged => "damaged",
         }
+    }
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Bytes that did not become events, and how many lines they were where that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// Bytes, line endings included.
+    pub bytes: u64,
+    /// Whole lines; 0 where they were not counted.
+    pub lines: u64,
+}
+
+/// What did not become events, by reason. Empty for most frames, and then without an allocation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skips(Vec<(SkipReason, Skipped)>);
+
+impl Skips {
+    /// `bytes` for one reason, lines not counted.
+    #[must_use]
+    pub fn of(reason: SkipReason, bytes: u64) -> Self {
+        let mut skips = Self::default();
+        skips.add(reason, bytes, 0);
+        skips
+    }
+
+    /// Adds to what is there for `reason`.
+    pub fn add(&mut self, reason: SkipReason, bytes: u64, lines: u64) {
+        match self.0.binary_search_by_key(&reason, |(known, _)| *known) {
+            Ok(at) => {
+                if let Some((_, skipped)) = self.0.get_mut(at) {
+                    skipped.bytes = skipped.bytes.saturating_add(bytes);
+                    skipped.lines = skipped.lines.saturating_add(lines);
+                }
+            }
+            Err(at) => self.0.insert(at, (reason, Skipped { bytes, lines })),
+        }
+    }
+
+    /// Adds all that `other` has.
+    pub fn merge(&mut self, other: &Self) {
+        for (reason, skipped) in other.iter() {
+            self.add(reason, skipped.bytes, skipped.lines);
+        }
+    }
+
+    /// The reasons with what was skipped for each, ascending by number.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (SkipReason, Skipped)> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// Bytes for all reasons.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().fold(0, |sum, (_, skipped)| sum.saturating_add(skipped.bytes))
+    }
+
+    /// Whether nothing was skipped.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -223,8 +341,14 @@ pub struct EventBlock {
 
 /// The bits of an event's length word that hold the length.
 pub const EVENT_LEN_MASK: u32 = (1 << 28) - 1;
-/// Set in an event's length word where the line goes on in the next event: it was longer than `max_line_bytes`.
+/// Set in an event's length word where the line goes on in the next event, or may go on: it was longer than
+/// `max_line_bytes`, or did not have its newline within `partial_timeout_secs`.
 pub const EVENT_CONTINUES: u32 = 1 << 28;
+/// Set in an event's length word where the event has a time of its own: the first [`EVENT_TIME_BYTES`] of its bytes are
+/// milliseconds since the Unix epoch, a little-endian `i64`.
+pub const EVENT_TIMED: u32 = 1 << 29;
+/// Bytes of an event's own time; they count in its length.
+pub const EVENT_TIME_BYTES: usize = 8;
 
 impl EventBlock {
     /// The longest event, in bytes.
@@ -237,14 +361,30 @@ impl EventBlock {
         Self { bytes: buffer, count: 0 }
     }
 
-    /// Appends an event. `continues` says that its line goes on in the next event.
+    /// Appends an event whose time is that of its frame. `continues` says that its line goes on in the next event.
     ///
     /// Lines are split at `max_line_bytes`, far below [`EventBlock::MAX_EVENT_BYTES`]; what is past that is cut.
+    #[inline]
     pub fn push(&mut self, line: &[u8], continues: bool) {
-        let len = u32::try_from(line.len()).unwrap_or(u32::MAX).min(EVENT_LEN_MASK);
-        let line = line.get(..len as usize).unwrap_or(line);
-        let word = if continues { len | EVENT_CONTINUES } else { len };
-        self.bytes.extend_from_slice(&word.to_le_bytes());
+        self.push_timed(line, continues, None);
+    }
+
+    /// Appends an event that has a time of its own, if `time` says so.
+    #[inline]
+    pub fn push_timed(&mut self, line: &[u8], continues: bool, time: Option<Timestamp>) {
+        let timed = if time.is_some() { EVENT_TIME_BYTES } else { 0 };
+        let len = line.len().min(Self::MAX_EVENT_BYTES - timed);
+        let line = line.get(..len).unwrap_or(line);
+        let mut word = u32::try_from(len + timed).unwrap_or(EVENT_LEN_MASK);
+        if continues {
+            word |= EVENT_CONTINUES;
+        }
+        if let Some(time) = time {
+            self.bytes.extend_from_slice(&(word | EVENT_TIMED).to_le_bytes());
+            self.bytes.extend_from_slice(&time.millis().to_le_bytes());
+        } else {
+            self.bytes.extend_from_slice(&word.to_le_bytes());
+        }
         self.bytes.extend_from_slice(line);
         self.count = self.count.saturating_add(1);
     }
@@ -285,8 +425,10 @@ impl EventBlock {
 pub struct LogEvent<'a> {
     /// The bytes of the line, as they were in the file.
     pub line: &'a [u8],
-    /// The line was longer than `max_line_bytes` and goes on in the next event of the source.
+    /// The line goes on, or may go on, in the next event of its file: see [`EVENT_CONTINUES`].
     pub continues: bool,
+    /// The event's own time, where its line has one; otherwise its time is that of its frame.
+    pub time: Option<Timestamp>,
 }
 
 /// Walks encoded events. Ends at the first event that does not fit, which a frame that passed its checksum never has.
@@ -318,7 +460,12 @@ impl<'a> Iterator for EventIter<'a> {
         let word = u32::from_le_bytes(*word);
         let (line, rest) = rest.split_at_checked((word & EVENT_LEN_MASK) as usize)?;
         self.rest = rest;
-        Some(LogEvent { line, continues: word & EVENT_CONTINUES != 0 })
+        let continues = word & EVENT_CONTINUES != 0;
+        if word & EVENT_TIMED == 0 {
+            return Some(LogEvent { line, continues, time: None });
+        }
+        let (time, line) = line.split_first_chunk::<EVENT_TIME_BYTES>()?;
+        Some(LogEvent { line, continues, time: Some(Timestamp(i64::from_le_bytes(*time))) })
     }
 }
 
@@ -335,10 +482,22 @@ pub struct FrameDraft {
     pub detected: Timestamp,
     /// The events, possibly none.
     pub events: EventBlock,
-    /// Set where the bytes from `start` on did not become events.
-    pub skipped: Option<SkipReason>,
+    /// Which of the bytes from `start` on did not become events.
+    pub skips: Skips,
+    /// The first event begins in another file of the source, which had this one's name before: a multi-line event that was
+    /// open when the file was rotated. The frame moves that file's checkpoint too.
+    pub before: Option<Box<Before>>,
     /// The file is gone and finished: its checkpoint may be forgotten.
     pub forget: bool,
+}
+
+/// The beginning of a frame's first event, in the file that had the name before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// Where in that file the event begins; with the checkpoint's offset the range of bytes it accounts for.
+    pub start: FileOffset,
+    /// The state of that file after the frame.
+    pub checkpoint: Checkpoint,
 }
 
 /// Where tailers put what they read: the spool, or a recording in a test.

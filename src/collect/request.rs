@@ -266,6 +266,9 @@ struct PayloadLog<'a> {
     data: Cow<'a, str>,
     #[serde(borrow)]
     timestamp: Cow<'a, str>,
+    /// The line goes on in the next event.
+    #[serde(default)]
+    continues: bool,
 }
 
 /// A request whose content was checked, as it goes to the store.
@@ -380,7 +383,7 @@ impl LineHead {
         serde_json::to_writer(&mut *lines, &*log.timestamp)?;
         lines.extend_from_slice(b",\"data\":");
         serde_json::to_writer(&mut *lines, &*log.data)?;
-        lines.extend_from_slice(b"}\n");
+        lines.extend_from_slice(if log.continues { b",\"continues\":true}\n" } else { b"}\n" });
         Ok(())
     }
 }

@@ -30,8 +30,9 @@ pub use error::{ConfigError, Problem};
 pub use reference::reference;
 pub use rules::show_bytes;
 pub use types::{
-    Auth, ClientIdentity, Compression, Config, EndPoint, Global, OnFull, Secret, SendType, SourceConfig,
-    StartAt, SyncMode, Tls,
+    Auth, ClientIdentity, Compression, Config, EndPoint, Global, LineFormat, LineRules, Multiline,
+    MultilinePattern, MultilinePreset, OnFull, Redact, Secret, SendType, SourceConfig, StartAt, SyncMode,
+    Tls,
 };
 
 impl Config {
@@ -106,6 +107,7 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
         on_full: keys.on_full.value,
         segment_bytes: keys.segment_bytes.value,
         sync: keys.sync.value,
+        max_open_files: None,
         timeout: keys.timeout_secs.value,
         shutdown: keys.shutdown_secs.value,
         compression: keys.compression.value,
@@ -207,7 +209,7 @@ mod tests {
             prop_assert_eq!(config.global.retry_delay.as_millis(), u128::from(delay));
             prop_assert_eq!(config.global.interval.as_millis(), u128::from(interval));
             prop_assert_eq!(config.global.max_batch_size, events);
-            prop_assert_eq!(config.sources[0].max_line_bytes, line);
+            prop_assert_eq!(config.sources[0].lines.max_line_bytes, line);
         }
     }
 }

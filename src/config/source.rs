@@ -8,7 +8,7 @@ use globset::GlobBuilder;
 use super::document::{Located, Table, quoted};
 use super::error::{ConfigError, Problem};
 use super::keys::SourceKeys;
-use super::types::SourceConfig;
+use super::types::{LineRules, SourceConfig};
 use crate::event::SourceName;
 
 /// Reads all `[[sources]]`, in the order of the file.
@@ -32,8 +32,13 @@ pub(super) fn resolve(tables: &[Table<'_>]) -> Result<Vec<SourceConfig>, ConfigE
             name: SourceName::from(keys.name.value.as_str()),
             log_path,
             delay: keys.delay_ms.value,
+            exclude: Vec::new(),
             start_at: keys.start_at.value,
-            max_line_bytes: usize::try_from(keys.max_line_bytes.value).unwrap_or(usize::MAX),
+            ignore_older: None,
+            lines: LineRules {
+                max_line_bytes: usize::try_from(keys.max_line_bytes.value).unwrap_or(usize::MAX),
+                ..LineRules::default()
+            },
         });
     }
     Ok(sources)

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use regex::bytes::Regex;
+
 use crate::event::SourceName;
 
 /// A whole configuration.
@@ -52,6 +54,8 @@ pub struct Global {
     pub segment_bytes: u64,
     /// `sync`.
     pub sync: SyncMode,
+    /// `max_open_files`: most log files kept open; `None` for half of what the process may have.
+    pub max_open_files: Option<usize>,
     /// `timeout_secs`: for one request, from connect to the end of the answer.
     pub timeout: Duration,
     /// `shutdown_secs`: how long requests in flight may finish on a stop.
@@ -197,12 +201,112 @@ pub struct SourceConfig {
     pub name: SourceName,
     /// `log_path`: a path or a glob, made absolute against the working directory.
     pub log_path: String,
+    /// `exclude`: paths or globs, made absolute in the same way; what one of them matches is not followed.
+    pub exclude: Vec<String>,
     /// `delay_ms`: how often files are looked at where notification does not reach; at least 1 ms.
     pub delay: Duration,
     /// `start_at`: for files that are there when the source is first followed.
     pub start_at: StartAt,
+    /// `ignore_older_secs`: a file that was not written to for longer than this when it is first seen is skipped.
+    pub ignore_older: Option<Duration>,
+    /// How bytes become events.
+    pub lines: LineRules,
+}
+
+/// How the bytes of a source's files become events.
+#[derive(Clone, Debug)]
+pub struct LineRules {
     /// `max_line_bytes`: a longer line is split; within 16 and 16 MiB.
     pub max_line_bytes: usize,
+    /// `encoding` of the files. Events are UTF-8, except that bytes of a UTF-8 file stay as they are.
+    pub encoding: &'static encoding_rs::Encoding,
+    /// `format`: what wraps each line.
+    pub format: LineFormat,
+    /// `[sources.multiline]`.
+    pub multiline: Option<Multiline>,
+    /// `include_lines`: where there is any, only events that match one are kept.
+    pub include: Vec<Regex>,
+    /// `exclude_lines`: events that match one are left out, also where they match an included one.
+    pub exclude: Vec<Regex>,
+    /// `[[sources.redact]]`, applied in this order.
+    pub redact: Vec<Redact>,
+    /// `partial_timeout_secs`: a last line without newline becomes an event, marked as going on, once it has not grown for
+    /// this long.
+    pub partial_timeout: Option<Duration>,
+}
+
+impl Default for LineRules {
+    /// Plain UTF-8 lines of up to 1 MiB, all of them.
+    fn default() -> Self {
+        Self {
+            max_line_bytes: 1 << 20,
+            encoding: encoding_rs::UTF_8,
+            format: LineFormat::Plain,
+            multiline: None,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            redact: Vec::new(),
+            partial_timeout: None,
+        }
+    }
+}
+
+/// What wraps each line of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LineFormat {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// Docker's `json-file` driver: `{"log":"…\n","stream":"stdout","time":"…"}`.
+    DockerJson,
+    /// The container runtime interface of Kubernetes: `TIME STREAM P|F LINE`.
+    Cri,
+}
+
+/// `[sources.multiline]`: which lines make up one event.
+#[derive(Clone, Debug)]
+pub struct Multiline {
+    /// How the beginning and the going on of an event are told.
+    pub pattern: MultilinePattern,
+    /// `max_lines`: most lines of an event, at least 2; what follows begins a new event.
+    pub max_lines: usize,
+    /// `max_bytes`: most bytes of an event, as they stand in the file.
+    pub max_bytes: usize,
+    /// `timeout_ms`: an event whose file has not grown for this long is complete.
+    pub timeout: Duration,
+}
+
+/// How the lines of one event are told.
+#[derive(Clone, Debug)]
+pub enum MultilinePattern {
+    /// `start_pattern`: an event begins with a line that matches, and with the first line of a file.
+    Start(Regex),
+    /// `continue_pattern`: a line that matches belongs to the event before it.
+    Continue(Regex),
+    /// `preset`: the stack traces of a language; every other line is an event of its own.
+    Preset(MultilinePreset),
+}
+
+/// The languages whose stack traces are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MultilinePreset {
+    /// Java and other languages of its virtual machine.
+    Java,
+    /// Python.
+    Python,
+    /// Go.
+    Go,
+    /// Ruby.
+    Ruby,
+}
+
+/// `[[sources.redact]]`: what is replaced before a line reaches the disk.
+#[derive(Clone, Debug)]
+pub struct Redact {
+    /// `pattern`.
+    pub pattern: Regex,
+    /// `replacement`, in which `$1` or `${name}` stands for a group of the pattern.
+    pub replacement: String,
 }
 
 /// Where reading a file begins that was there when its source was first followed.

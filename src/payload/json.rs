@@ -1,4 +1,5 @@
 //! The JSON body: `{"agentName":…,"sources":[{"sourceName":…,"logs":[{"data":…,"timestamp":…}]}]}`, without white space.
+//! An event whose line goes on in the next one has `"continues":true` behind its timestamp.
 //!
 //! Invariants:
 //! - The body is valid JSON and valid UTF-8 whatever the bytes of a line are, and a parser gets back exactly what
@@ -8,6 +9,7 @@
 use std::fmt::Write as _;
 
 use crate::batch::{BatchContent, FrameSlice};
+use crate::event::{LogEvent, Timestamp};
 
 /// What stands between the line and the next event, in bytes: `{"data":"` + `","timestamp":"…"}` + `,`, where the
 /// time is 24 bytes long until the year 9999.
@@ -83,10 +85,22 @@ fn encode_slice<'a>(slice: &FrameSlice, prefix: &'a [u8], tail: &[u8], body: &mu
     for event in slice.events() {
         body.extend_from_slice(prefix);
         encode_line(event.line, body);
-        body.extend_from_slice(tail);
+        if event.continues || event.time.is_some() {
+            close_special(&event, slice.detected, body);
+        } else {
+            body.extend_from_slice(tail);
+        }
         prefix = b",{\"data\":\"";
     }
     prefix
+}
+
+/// Ends an event that has a time of its own, or whose line goes on.
+#[cold]
+fn close_special(event: &LogEvent<'_>, detected: Timestamp, body: &mut Vec<u8>) {
+    body.extend_from_slice(b"\",\"timestamp\":\"");
+    body.extend_from_slice(event.time.unwrap_or(detected).to_string().as_bytes());
+    body.extend_from_slice(if event.continues { b"\",\"continues\":true}" } else { b"\"}" });
 }
 
 /// Writes a line as the inside of a JSON string.
@@ -205,7 +219,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::event::{EventBlock, Seq, SourceName, Timestamp};
+    use crate::event::{EventBlock, Seq, SourceName};
 
     const DETECTED: i64 = 1_705_314_600_123;
 
@@ -266,6 +280,31 @@ mod tests {
                 ]},
                 {"sourceName": "one", "logs": [log("b", "1970-01-01T00:00:00.001Z")]},
             ]})
+        );
+    }
+
+    #[test]
+    fn an_event_with_a_time_of_its_own_and_one_that_goes_on_say_so() {
+        let mut block = EventBlock::default();
+        block.push_timed(b"own", false, Some(Timestamp::from_millis(1)));
+        block.push(b"piece", true);
+        block.push_timed(b"both", true, Some(Timestamp::from_millis(2)));
+        block.push(b"plain", false);
+        let payload = Arc::new(block.into_buffer());
+        let mut content = BatchContent::default();
+        let detected = Timestamp::from_millis(DETECTED);
+        let slice = FrameSlice { range: 0..payload.len(), payload, detected };
+        content.push(&SourceName::from("s"), Seq(1), 4, slice);
+        let parsed: Value = serde_json::from_slice(&encoded("x", &content)).unwrap();
+        let detected = "2024-01-15T10:30:00.123Z";
+        assert_eq!(
+            parsed["sources"][0]["logs"],
+            json!([
+                {"data": "own", "timestamp": "1970-01-01T00:00:00.001Z"},
+                {"data": "piece", "timestamp": detected, "continues": true},
+                {"data": "both", "timestamp": "1970-01-01T00:00:00.002Z", "continues": true},
+                {"data": "plain", "timestamp": detected},
+            ])
         );
     }
 

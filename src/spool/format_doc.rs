@@ -17,7 +17,7 @@ use crate::batch::{BatchId, Part};
 use crate::config::SyncMode;
 use crate::event::{
     Checkpoint, EventBlock, FileIdentity, FileOffset, FrameDraft, LogEvent, Position, SegmentId, Seq,
-    SkipReason, SourceName, Timestamp, Witness,
+    SkipReason, Skips, SourceName, Timestamp, Witness,
 };
 
 const DOCUMENT: &str = include_str!("../../spool-format.md");
@@ -448,7 +448,8 @@ fn example() -> Vec<u8> {
         start: FileOffset(8),
         detected: Timestamp::from_millis(1_705_314_600_125),
         events,
-        skipped: None,
+        skips: Skips::default(),
+        before: None,
         forget: false,
     };
     let payload_crc = crc32fast::hash(draft.events.bytes());
@@ -496,8 +497,8 @@ fn the_worked_example_reads_as_the_document_says() {
     assert_eq!((header.checkpoint, header.events, end), (example_checkpoint(33), 2, len));
     let events: Vec<_> = crate::event::EventIter::new(&payload).collect();
     let expected = [
-        LogEvent { line: b"connection reset", continues: true },
-        LogEvent { line: b" by peer", continues: false },
+        LogEvent { line: b"connection reset", continues: true, time: None },
+        LogEvent { line: b" by peer", continues: false, time: None },
     ];
     assert_eq!(events, expected);
 }

@@ -93,7 +93,7 @@ impl FrameHeader {
         Self {
             kind: FrameKind::Events,
             forget: draft.forget,
-            skipped: draft.skipped,
+            skipped: draft.skips.iter().next().map(|(reason, _)| reason),
             segment,
             group_at: 0,
             first_position,

@@ -21,7 +21,7 @@ use super::*;
 use crate::aggregate::{self, Aggregator, Limits};
 use crate::batch::{BatchId, Payload};
 use crate::event::{
-    EventBlock, FileIdentity, FileOffset, FrameDraft, FrameSink as _, SourceName, Timestamp, Witness,
+    EventBlock, FileIdentity, FileOffset, FrameDraft, FrameSink as _, Skips, SourceName, Timestamp, Witness,
 };
 use crate::payload::JsonEncoder;
 use crate::retry::Ready;
@@ -200,7 +200,8 @@ impl Rig {
             start: FileOffset(*read),
             detected: Timestamp::from_millis(1_700_000_000_000 + i64::try_from(*read).unwrap()),
             events,
-            skipped: None,
+            skips: Skips::default(),
+            before: None,
             forget: false,
         };
         *read += lines;

@@ -40,7 +40,8 @@ pub(crate) fn draft(source: &str, offset: u64, lines: &[String]) -> FrameDraft {
         start: FileOffset(offset),
         detected: Timestamp::from_millis(1_700_000_000_000),
         events,
-        skipped: None,
+        skips: crate::event::Skips::default(),
+        before: None,
         forget: false,
     }
 }

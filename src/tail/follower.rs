@@ -23,7 +23,9 @@ use super::roster::{Roster, SAFETY_LOOK, note};
 use super::watch::{Change, Watch};
 use crate::clock;
 use crate::config::SourceConfig;
-use crate::event::{Checkpoint, EventBlock, FileOffset, FrameDraft, FrameSink, SinkClosed, SkipReason};
+use crate::event::{
+    Checkpoint, EventBlock, FileOffset, FrameDraft, FrameSink, SinkClosed, SkipReason, Skips,
+};
 
 /// A renamed or deleted file is finished after it has not grown for this long: writers keep the old handle for a while
 /// after a rotation. A rest without newline is an event then, and the handle is closed.
@@ -326,7 +328,8 @@ impl Follower {
                     start: FileOffset(start),
                     detected: clock::wall(),
                     events: std::mem::take(&mut self.block),
-                    skipped: None,
+                    skips: Skips::default(),
+                    before: None,
                     forget: false,
                 })?;
                 (true, at_end)
@@ -373,12 +376,14 @@ impl Follower {
         file.skip_content = false;
         file.trouble = None;
         file.is_recorded = true;
+        let offset = file.progress.offset;
         sink.append(FrameDraft {
             checkpoint: file.checkpoint(&source.name),
             start: FileOffset(0),
             detected: clock::wall(),
             events: EventBlock::default(),
-            skipped: Some(SkipReason::StartAtEnd),
+            skips: Skips::of(SkipReason::StartAtEnd, offset),
+            before: None,
             forget: false,
         })?;
         self.roster.enqueue(key);

@@ -21,7 +21,7 @@ use super::identity::{self, Stat};
 use super::watch::{Interest, Uncovered, Watch};
 use crate::clock;
 use crate::config::{SourceConfig, StartAt};
-use crate::event::{Checkpoint, EventBlock, FileOffset, FrameDraft, SourceName};
+use crate::event::{Checkpoint, EventBlock, FileOffset, FrameDraft, Skips, SourceName};
 
 /// How often a source is looked through although changes are reported: what notification may have missed is found
 /// after that time at the latest. A look takes about 3 µs a file, almost all of it in `statx`: with 10,000 files a
@@ -96,7 +96,7 @@ impl Roster {
             name: config.name.clone(),
             pattern: Arc::new(pattern),
             log_path: config.log_path.clone(),
-            max_line: config.max_line_bytes.clamp(1, EventBlock::MAX_EVENT_BYTES),
+            max_line: config.lines.max_line_bytes.clamp(1, EventBlock::MAX_EVENT_BYTES),
             look_due: now,
             delay: config.delay,
             look_not_before: now,
@@ -684,7 +684,8 @@ pub(super) fn note(checkpoint: Checkpoint, forget: bool) -> FrameDraft {
         checkpoint,
         detected: clock::wall(),
         events: EventBlock::default(),
-        skipped: None,
+        skips: Skips::default(),
+        before: None,
         forget,
     }
 }

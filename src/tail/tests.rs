@@ -84,7 +84,9 @@ impl Rig {
             log_path: self.path(pattern).display().to_string(),
             delay: Duration::from_millis(500),
             start_at: StartAt::Beginning,
-            max_line_bytes: 1 << 20,
+            exclude: Vec::new(),
+            ignore_older: None,
+            lines: crate::config::LineRules::default(),
         });
         self
     }
@@ -554,8 +556,14 @@ fn start_at_end_skips_what_is_there_but_not_files_that_appear_later() {
         rig.append("empty.log", "");
         let mut rig = rig.started();
         assert_eq!(rig.lines(), Vec::<String>::new());
-        let skipped: Vec<_> = rig.sink.drafts.iter().map(|draft| draft.skipped).collect();
-        assert_eq!(skipped, [Some(SkipReason::StartAtEnd); 2]);
+        let skipped: Vec<_> = rig
+            .sink
+            .drafts
+            .iter()
+            .filter_map(|draft| draft.skips.iter().next())
+            .map(|(why, _)| why)
+            .collect();
+        assert_eq!(skipped, [SkipReason::StartAtEnd; 2]);
         rig.append("old.log", "ete\nnew\n");
         rig.append("later.log", "all of it\n");
         rig.settle();

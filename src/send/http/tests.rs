@@ -188,6 +188,7 @@ fn global(url: &str) -> Global {
         min_free_bytes: 0,
         on_full: OnFull::Block,
         segment_bytes: 1 << 20,
+        max_open_files: None,
         sync: SyncMode::Group,
         timeout: Duration::from_secs(10),
         shutdown: Duration::from_secs(5),

@@ -19,6 +19,9 @@ pub struct Stored {
     pub seq: u64,
     pub timestamp: String,
     pub data: String,
+    /// The line goes on in the next event.
+    #[serde(default)]
+    pub continues: bool,
 }
 
 /// What `GET /stats` says.

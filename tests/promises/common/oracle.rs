@@ -190,6 +190,7 @@ fn the_oracle_finds_what_it_is_for() {
             seq,
             timestamp: "2024-01-15T10:30:00.123Z".into(),
             data: line.clone(),
+            continues: false,
         })
         .collect();
     let found = |change: &dyn Fn(&mut Vec<Stored>)| {
