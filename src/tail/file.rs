@@ -14,11 +14,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::io::Errno;
-
-use super::identity::{self, Stamp};
+use super::content::Content;
+use super::detour::Detour;
+use super::identity::Stamp;
 use super::lines;
-use crate::event::{Checkpoint, EventBlock, FileIdentity, FileOffset, SourceName, Witness};
+use crate::event::{Checkpoint, EventBlock, FileIdentity, FileOffset, SkipReason, SourceName, Witness};
 
 /// How many new bytes one read asks for: large enough to make system calls cheap, small enough to stay in the
 /// processor's cache on the way to the frame.
@@ -39,21 +39,12 @@ pub(super) struct ReadBuffer(Vec<u8>);
 
 impl ReadBuffer {
     /// Reads up to `len` bytes at `from`, fewer only at the end of the file.
-    fn read(&mut self, handle: &OwnedFd, from: u64, len: usize) -> io::Result<&[u8]> {
+    pub(super) fn read(&mut self, content: &mut impl Content, from: u64, len: usize) -> io::Result<&[u8]> {
         if self.0.len() < len {
             self.0.resize(len.max(WITNESS_BYTES + READ_BYTES), 0);
         }
         let into = self.0.get_mut(..len).unwrap_or_default();
-        let mut filled = 0;
-        while let Some(room) = into.get_mut(filled..).filter(|room| !room.is_empty()) {
-            match rustix::io::pread(handle, room, from.saturating_add(filled as u64)) {
-                Ok(0) => break,
-                // Some file systems read short in the middle of a file.
-                Ok(read) => filled += read,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let filled = content.read_at(into, from)?;
         Ok(into.get(..filled).unwrap_or_default())
     }
 
@@ -107,7 +98,7 @@ impl Progress {
     /// Reads on, appending events to `events`, which must be empty.
     pub(super) fn read(
         &mut self,
-        handle: &OwnedFd,
+        content: &mut impl Content,
         buffer: &mut ReadBuffer,
         rule: Rule,
         events: &mut EventBlock,
@@ -115,7 +106,7 @@ impl Progress {
         let longest_wait = rule.max_line.saturating_add(1);
         let mut want = READ_BYTES;
         if !rule.finished && self.scanned.saturating_sub(self.offset) > PROBE_ABOVE {
-            match self.probe(handle, buffer, longest_wait)? {
+            match self.probe(content, buffer, longest_wait)? {
                 Probe::Wait { grew, at_end } => return Ok(Chunk::Nothing { grew, at_end }),
                 Probe::Read { bytes } => want = want.max(bytes),
             }
@@ -124,7 +115,7 @@ impl Progress {
         let before = usize::try_from(start).unwrap_or(usize::MAX).min(WITNESS_BYTES);
         let from = start.saturating_sub(before as u64);
         loop {
-            let bytes = buffer.read(handle, from, before + want)?;
+            let bytes = buffer.read(content, from, before + want)?;
             let Some((overlap, data)) = bytes.split_at_checked(before) else { return Ok(Chunk::Truncated) };
             if !agrees_at_end(self.tail, overlap) {
                 return Ok(Chunk::Truncated);
@@ -156,10 +147,15 @@ impl Progress {
     }
 
     /// Looks for a newline in what was added to a long incomplete line, reading nothing twice.
-    fn probe(&mut self, handle: &OwnedFd, buffer: &mut ReadBuffer, longest_wait: usize) -> io::Result<Probe> {
-        let added = buffer.read(handle, self.scanned, READ_BYTES)?;
+    fn probe(
+        &mut self,
+        content: &mut impl Content,
+        buffer: &mut ReadBuffer,
+        longest_wait: usize,
+    ) -> io::Result<Probe> {
+        let added = buffer.read(content, self.scanned, READ_BYTES)?;
         if added.is_empty() {
-            if identity::stat_handle(handle)?.stamp.size >= self.scanned {
+            if content.size()? >= self.scanned {
                 return Ok(Probe::Wait { grew: false, at_end: true });
             }
             self.scanned = self.offset;
@@ -179,11 +175,11 @@ impl Progress {
     /// of the file where no newline is in the last `max_line` bytes.
     pub(super) fn skip_to_end(
         &mut self,
-        handle: &OwnedFd,
+        content: &mut impl Content,
         buffer: &mut ReadBuffer,
         max_line: usize,
     ) -> io::Result<()> {
-        let size = identity::stat_handle(handle)?.stamp.size;
+        let size = content.size()?;
         let lowest = size.saturating_sub(max_line as u64);
         let mut end = size;
         let offset = loop {
@@ -195,22 +191,50 @@ impl Progress {
             }
             let len = usize::try_from(end.saturating_sub(lowest)).unwrap_or(usize::MAX).min(READ_BYTES);
             let from = end.saturating_sub(len as u64);
-            if let Some(newline) = memchr::memrchr(b'\n', buffer.read(handle, from, len)?) {
+            if let Some(newline) = memchr::memrchr(b'\n', buffer.read(content, from, len)?) {
                 break from.saturating_add(newline as u64 + 1);
             }
             end = from;
         };
-        let len = usize::try_from(offset).unwrap_or(usize::MAX).min(WITNESS_BYTES);
-        let head = Witness::of(buffer.read(handle, 0, len)?);
-        let tail = Witness::of(buffer.read(handle, offset.saturating_sub(len as u64), len)?);
-        *self = Self { offset, scanned: offset, head, tail };
+        *self = Self::passed(content, buffer, offset)?;
         Ok(())
     }
 
+    /// As after a read to `offset`.
+    pub(super) fn passed(
+        content: &mut impl Content,
+        buffer: &mut ReadBuffer,
+        offset: u64,
+    ) -> io::Result<Self> {
+        let len = usize::try_from(offset).unwrap_or(usize::MAX).min(WITNESS_BYTES);
+        let head = Witness::of(buffer.read(content, 0, len)?);
+        let tail = Witness::of(buffer.read(content, offset.saturating_sub(len as u64), len)?);
+        Ok(Self { offset, scanned: offset, head, tail })
+    }
+
     /// Whether the file still begins as it did.
-    pub(super) fn head_agrees(&self, handle: &OwnedFd, buffer: &mut ReadBuffer) -> io::Result<bool> {
+    pub(super) fn head_agrees(
+        &self,
+        content: &mut impl Content,
+        buffer: &mut ReadBuffer,
+    ) -> io::Result<bool> {
         let len = usize::from(self.head.len);
-        Ok(len == 0 || Witness::of(buffer.read(handle, 0, len)?) == self.head)
+        Ok(len == 0 || Witness::of(buffer.read(content, 0, len)?) == self.head)
+    }
+
+    /// Where the bytes begin that the tail witness covers.
+    pub(super) fn tail_start(&self) -> u64 {
+        self.offset.saturating_sub(u64::from(self.tail.len))
+    }
+
+    /// Whether the file still has before the offset what it had there.
+    pub(super) fn tail_agrees(
+        &self,
+        content: &mut impl Content,
+        buffer: &mut ReadBuffer,
+    ) -> io::Result<bool> {
+        let len = usize::from(self.tail.len);
+        Ok(len == 0 || Witness::of(buffer.read(content, self.tail_start(), len)?) == self.tail)
     }
 }
 
@@ -240,6 +264,19 @@ pub(super) enum Place {
     Deleted,
 }
 
+/// Where the content of a file comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It was not looked at yet.
+    Unknown,
+    /// Its writer's: it is read.
+    Own,
+    /// It is a copy of a followed file so far, made by a rotation that is about to truncate that.
+    CopyOf(FileKey),
+    /// It is compressed: not read as lines.
+    Packed,
+}
+
 /// A failure that is tried again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trouble {
@@ -264,8 +301,16 @@ pub(super) struct FollowedFile {
     pub handle: Option<OwnedFd>,
     /// The watch on the file itself, where one on its directory does not do.
     pub watch: Option<i32>,
-    /// `start_at = "end"` applies and its bytes have not been skipped yet.
-    pub skip_content: bool,
+    /// Its bytes so far are to be skipped, for this reason, and have not been yet.
+    pub skip_content: Option<SkipReason>,
+    /// What is known of where its content comes from.
+    pub origin: Origin,
+    /// Since when it has been a copy that did not grow.
+    pub copied_since: Option<Instant>,
+    /// Its rest is read from a copy.
+    pub detour: Option<Box<Detour>>,
+    /// The largest size at which it was seen before it was seen smaller: so much it had before it was truncated.
+    pub shrunk_from: u64,
     /// The path in its checkpoints: that before it was displaced, until it is finished.
     pub named: Arc<Path>,
     /// The spool has a checkpoint of it.
@@ -282,6 +327,8 @@ pub(super) struct FollowedFile {
     pub taken_over: Option<(FileKey, Arc<Path>)>,
     /// It was renamed or deleted and is finished once it has been quiet since then for long enough.
     pub quiet_since: Option<Instant>,
+    /// How often it was searched for further away.
+    pub searches: u8,
     /// Since when it has been [`Place::Missing`].
     pub missing_since: Option<Instant>,
     /// It cannot be opened or read at the moment.
@@ -302,7 +349,11 @@ impl FollowedFile {
             stamp: Stamp::default(),
             handle: None,
             watch: None,
-            skip_content: false,
+            skip_content: None,
+            origin: Origin::Unknown,
+            copied_since: None,
+            detour: None,
+            shrunk_from: 0,
             named: Arc::clone(&path),
             path,
             is_recorded: false,
@@ -312,6 +363,7 @@ impl FollowedFile {
             successor: None,
             taken_over: None,
             quiet_since: None,
+            searches: 0,
             missing_since: None,
             trouble: None,
             last_read: 0,
@@ -334,6 +386,23 @@ impl FollowedFile {
     /// Bytes known to be there that have not become events.
     pub(super) fn known_unread(&self) -> u64 {
         self.stamp.size.max(self.progress.scanned).saturating_sub(self.progress.offset)
+    }
+
+    /// Takes over what the file system says of it now. Returns whether it was written to.
+    pub(super) fn observe(&mut self, stamp: Stamp) -> bool {
+        if self.stamp == stamp {
+            return false;
+        }
+        if stamp.size < self.stamp.size {
+            self.shrunk_from = self.shrunk_from.max(self.stamp.size);
+        }
+        self.stamp = stamp;
+        true
+    }
+
+    /// Where its content is known to have ended before it was truncated. What was added after the last look is unknown.
+    pub(super) fn known_end(&self) -> u64 {
+        self.shrunk_from.max(self.progress.scanned).max(self.progress.offset)
     }
 }
 
@@ -368,7 +437,7 @@ mod tests {
         fn step(&mut self, finished: bool) -> Chunk {
             let mut events = EventBlock::default();
             let rule = Rule { max_line: self.max_line, finished };
-            let chunk = self.progress.read(&self.handle, &mut self.buffer, rule, &mut events).unwrap();
+            let chunk = self.progress.read(&mut &self.handle, &mut self.buffer, rule, &mut events).unwrap();
             assert_eq!(matches!(chunk, Chunk::Events { .. }), !events.is_empty());
             self.lines.extend(events.events().map(|event| (event.line.to_vec(), event.continues)));
             chunk
@@ -426,9 +495,9 @@ mod tests {
             assert_eq!(rig.progress.head, Witness::of(&content));
             assert_eq!(rig.progress.tail, Witness::of(&content[content.len().saturating_sub(1024)..]));
         }
-        assert!(rig.progress.head_agrees(&rig.handle, &mut rig.buffer).unwrap());
+        assert!(rig.progress.head_agrees(&mut &rig.handle, &mut rig.buffer).unwrap());
         rig.file.write_all_at(b"x", 1000).unwrap();
-        assert!(!rig.progress.head_agrees(&rig.handle, &mut rig.buffer).unwrap());
+        assert!(!rig.progress.head_agrees(&mut &rig.handle, &mut rig.buffer).unwrap());
     }
 
     #[test]
@@ -493,7 +562,7 @@ mod tests {
         ] {
             let mut rig = Rig::new(max_line);
             rig.append(&content);
-            rig.progress.skip_to_end(&rig.handle, &mut rig.buffer, max_line).unwrap();
+            rig.progress.skip_to_end(&mut &rig.handle, &mut rig.buffer, max_line).unwrap();
             assert_eq!(rig.progress.offset, offset);
             assert_eq!(
                 rig.progress.head,

@@ -9,16 +9,18 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::TailOptions;
+use super::detour::{Search, Then};
 use super::discover::Pattern;
-use super::file::{Chunk, FileKey, Place, Progress, ReadBuffer, Rule, Trouble};
+use super::file::{Chunk, FileKey, Origin, Place, Progress, ReadBuffer, Rule, Trouble};
 use super::identity;
+use super::roster::copies::{self, Verdict};
 use super::roster::{Roster, SAFETY_LOOK, note};
 use super::watch::{Change, Watch};
 use crate::clock;
@@ -32,6 +34,8 @@ use crate::event::{
 pub(super) const QUIET: Duration = Duration::from_secs(5);
 /// How often files that were renamed or deleted are looked at through their handles.
 const FINISHING_EVERY: Duration = Duration::from_millis(250);
+/// How often copies are searched for again because names were moving.
+const SEARCHES_MAX: u8 = 3;
 /// Most reads in one turn, so that notifications are taken in between.
 const READS_A_TURN: usize = 64;
 /// First delay after a failed read or open; doubled up to [`MAX_RETRY`].
@@ -98,7 +102,7 @@ impl Follower {
         let more_changes = self.notice(now);
         self.look(now);
         self.retry(now);
-        self.roster.settle(now);
+        self.roster.settle(&mut self.buffer, now);
         for key in std::mem::take(&mut self.roster.unwatched) {
             self.watch_alone(key);
         }
@@ -110,8 +114,9 @@ impl Follower {
         for _ in 0..self.roster.ready.len().min(READS_A_TURN) {
             let Some(key) = self.roster.ready.pop_front() else { break };
             self.read(key, now, sink)?;
+            // Before anything that is read later.
+            self.append_notes(sink)?;
         }
-        self.append_notes(sink)?;
         if more_changes || !self.roster.ready.is_empty() {
             return Ok(Pace::Busy);
         }
@@ -212,6 +217,9 @@ impl Follower {
     }
 
     fn append_notes(&mut self, sink: &mut impl FrameSink) -> Result<(), SinkClosed> {
+        if self.roster.notes.is_empty() {
+            return Ok(());
+        }
         for note in std::mem::take(&mut self.roster.notes) {
             sink.append(note)?;
         }
@@ -235,8 +243,7 @@ impl Follower {
                 if stat.links == 0 {
                     file.place = Place::Deleted;
                 }
-                if stat.stamp != file.stamp {
-                    file.stamp = stat.stamp;
+                if file.observe(stat.stamp) {
                     self.roster.enqueue(key);
                 }
             }
@@ -244,7 +251,7 @@ impl Follower {
             let Some(quiet_since) = file.quiet_since else { continue };
             let is_quiet = now.saturating_duration_since(quiet_since) >= QUIET;
             if file.at_end && is_quiet && !file.queued && self.read_rest(key, now, sink)? {
-                self.roster.finish(key, now);
+                self.roster.finish(key, &mut self.buffer, now);
             } else {
                 self.roster.finishing.push(key);
             }
@@ -286,11 +293,97 @@ impl Follower {
             }
             return Ok(());
         }
+        if file.detour.is_some() {
+            return self.read_copy(key, now, sink);
+        }
         if file.handle.is_none() && !self.open(key, now) {
             return Ok(());
         }
-        let skip_content = self.roster.files.get(&key).is_some_and(|file| file.skip_content);
-        if skip_content { self.skip(key, now, sink) } else { self.read_chunk(key, false, now, sink) }
+        match self.roster.judge(key, &mut self.buffer, now) {
+            Verdict::Read => {}
+            Verdict::Wait => {
+                if let Some(file) = self.roster.files.get_mut(&key) {
+                    // Its descriptor may be what its original has to wait for.
+                    file.at_end = true;
+                }
+                self.postpone(key, now);
+                return Ok(());
+            }
+            Verdict::Leave => {
+                self.leave(key);
+                return Ok(());
+            }
+        }
+        // What is known to be a copy stands in the spool before what follows it.
+        self.append_notes(sink)?;
+        let skip_content = self.roster.files.get(&key).and_then(|file| file.skip_content);
+        match skip_content {
+            Some(reason) => self.skip(key, reason, now, sink),
+            None => self.read_chunk(key, false, now, sink),
+        }
+    }
+
+    /// There is nothing to read in a file: whoever waits for it need not.
+    fn leave(&mut self, key: FileKey) {
+        if let Some(file) = self.roster.files.get_mut(&key) {
+            file.at_end = true;
+            if file.origin == Origin::Packed {
+                self.roster.close(key);
+            }
+        }
+        self.roster.release_successor(key);
+    }
+
+    /// Reads on in a copy of a file, or looks for one first.
+    fn read_copy(&mut self, key: FileKey, now: Instant, sink: &mut impl FrameSink) -> Result<(), SinkClosed> {
+        let Some(file) = self.roster.files.get_mut(&key) else { return Ok(()) };
+        let Some(detour) = &mut file.detour else { return Ok(()) };
+        match detour.step(&file.progress, &mut self.buffer) {
+            Search::Seeking => {
+                self.roster.enqueue(key);
+                Ok(())
+            }
+            Search::Nothing => {
+                let searches = detour.searches + 1;
+                if detour.is_stale && searches <= SEARCHES_MAX {
+                    let then = detour.then;
+                    self.search_copy(key, then, searches);
+                } else {
+                    self.end_detour(key, false, now);
+                }
+                Ok(())
+            }
+            Search::Found => self.read_chunk(key, true, now, sink),
+        }
+    }
+
+    /// The way to a copy has come to an end: everything in it was read, or there is none.
+    fn end_detour(&mut self, key: FileKey, is_read: bool, now: Instant) {
+        let Some(file) = self.roster.files.get_mut(&key) else { return };
+        let Some(mut detour) = file.detour.take() else { return };
+        let (source, path, offset) = (file.source, Arc::clone(&file.path), file.progress.offset);
+        if let Some((copy, _)) = detour.copy().filter(|_| is_read) {
+            tracing::info!(
+                path = %path.display(), copy = %copy.path.display(), offset,
+                "what a file no longer had was read from a copy of it"
+            );
+            let copy = copy.clone();
+            self.roster.consumed(source, &copy, &mut self.buffer, now);
+        }
+        for copy in &detour.shorter {
+            self.roster.consumed(source, copy, &mut self.buffer, now);
+        }
+        let copy = detour.copy().map(|(copy, _)| copy.clone()).filter(|_| is_read);
+        match detour.then {
+            Then::StartOver => {
+                self.start_over(key, is_read);
+                if let Some(copy) = copy {
+                    self.roster.find_copied_generations(key, &copy, &mut self.buffer, now);
+                }
+            }
+            Then::Forget if is_read => self.roster.forget(key),
+            Then::Forget => self.leave(key),
+        }
     }
 
     /// Reads once and appends what came of it.
@@ -302,9 +395,7 @@ impl Follower {
         sink: &mut impl FrameSink,
     ) -> Result<(), SinkClosed> {
         let Some(file) = self.roster.files.get_mut(&key) else { return Ok(()) };
-        let (Some(source), Some(handle)) = (self.roster.sources.get(file.source), &file.handle) else {
-            return Ok(());
-        };
+        let Some(source) = self.roster.sources.get(file.source) else { return Ok(()) };
         if self.block.bytes().is_empty() {
             let buffer = std::mem::take(&mut self.block).into_buffer();
             self.block = EventBlock::reuse(if buffer.capacity() == 0 { sink.buffer() } else { buffer });
@@ -312,8 +403,21 @@ impl Follower {
         self.reads += 1;
         file.last_read = self.reads;
         let rule = Rule { max_line: source.max_line, finished };
-        let chunk = match file.progress.read(handle, &mut self.buffer, rule, &mut self.block) {
+        let (progress, buffer, block) = (&mut file.progress, &mut self.buffer, &mut self.block);
+        let copy = file.detour.as_mut().and_then(|detour| detour.copy());
+        let is_copy = copy.is_some();
+        let chunk = match (copy, &file.handle) {
+            (Some((_, copy)), _) => progress.read(copy, buffer, rule, block),
+            (None, Some(handle)) => progress.read(&mut &*handle, buffer, rule, block),
+            (None, None) => return Ok(()),
+        };
+        let chunk = match chunk {
             Ok(chunk) => chunk,
+            Err(error) if is_copy => {
+                tracing::warn!(path = %file.path.display(), %error, "the copy of a file cannot be read");
+                self.end_detour(key, false, now);
+                return Ok(());
+            }
             Err(error) => {
                 self.fail(key, &error, now);
                 return Ok(());
@@ -343,12 +447,28 @@ impl Follower {
                 }
                 (grew, at_end)
             }
+            Chunk::Truncated if is_copy => {
+                self.end_detour(key, false, now);
+                return Ok(());
+            }
             Chunk::Truncated => {
-                self.start_over(key);
+                self.truncated(key);
                 return Ok(());
             }
         };
+        if is_copy {
+            if at_end {
+                self.end_detour(key, true, now);
+            } else {
+                self.roster.enqueue(key);
+            }
+            return Ok(());
+        }
         file.at_end = at_end;
+        if at_end {
+            // What it was seen to have is read.
+            file.shrunk_from = 0;
+        }
         if grew && (file.quiet_since.is_some() || file.place != Place::Matched) {
             // Its writer is still there.
             if file.quiet_since.replace(now).is_none() {
@@ -364,16 +484,22 @@ impl Follower {
     }
 
     /// Skips what was there before the source was first followed.
-    fn skip(&mut self, key: FileKey, now: Instant, sink: &mut impl FrameSink) -> Result<(), SinkClosed> {
+    fn skip(
+        &mut self,
+        key: FileKey,
+        reason: SkipReason,
+        now: Instant,
+        sink: &mut impl FrameSink,
+    ) -> Result<(), SinkClosed> {
         let Some(file) = self.roster.files.get_mut(&key) else { return Ok(()) };
         let (Some(source), Some(handle)) = (self.roster.sources.get(file.source), &file.handle) else {
             return Ok(());
         };
-        if let Err(error) = file.progress.skip_to_end(handle, &mut self.buffer, source.max_line) {
+        if let Err(error) = file.progress.skip_to_end(&mut &*handle, &mut self.buffer, source.max_line) {
             self.fail(key, &error, now);
             return Ok(());
         }
-        file.skip_content = false;
+        file.skip_content = None;
         file.trouble = None;
         file.is_recorded = true;
         let offset = file.progress.offset;
@@ -382,7 +508,7 @@ impl Follower {
             start: FileOffset(0),
             detected: clock::wall(),
             events: EventBlock::default(),
-            skips: Skips::of(SkipReason::StartAtEnd, offset),
+            skips: Skips::of(reason, offset),
             before: None,
             forget: false,
         })?;
@@ -390,19 +516,58 @@ impl Follower {
         Ok(())
     }
 
-    /// Begins a truncated file again.
-    fn start_over(&mut self, key: FileKey) {
-        let Some(file) = self.roster.files.get_mut(&key) else { return };
-        let (path, offset, unread) = (file.path.display(), file.progress.offset, file.known_unread());
-        if unread > 0 || !file.at_end {
-            tracing::warn!(
-                %path, offset, unread,
-                "a file was truncated or replaced in place; what was added before that may be lost"
-            );
-        } else {
-            tracing::info!(%path, offset, "a file was truncated, it is read from its start");
+    /// A file no longer has what was before its offset. What came behind that is looked for in a copy.
+    fn truncated(&mut self, key: FileKey) {
+        let Some(file) = self.roster.files.get(&key) else { return };
+        tracing::debug!(
+            path = %file.path.display(), offset = file.progress.offset, head = ?file.progress.head,
+            tail = ?file.progress.tail, size = file.stamp.size, "a file was truncated or replaced in place"
+        );
+        if !self.search_copy(key, Then::StartOver, 0) {
+            self.start_over(key, false);
         }
+    }
+
+    /// Searches for copies of a file. Returns whether there may be one.
+    fn search_copy(&mut self, key: FileKey, then: Then, searches: u8) -> bool {
+        let Some(file) = self.roster.files.get(&key) else { return false };
+        let home = file.path.parent().map(Path::to_owned).unwrap_or_default();
+        let near = copies::nearby(&home);
+        let dirs: Vec<PathBuf> = std::iter::once(home).chain(near).collect();
+        let detour = self.roster.detour(key, then, &dirs, &mut self.buffer);
+        let Some(file) = self.roster.files.get_mut(&key) else { return false };
+        let may_be = detour.is_some();
+        if let Some(mut detour) = detour {
+            detour.searches = searches;
+            file.detour = Some(detour);
+            file.at_end = false;
+        }
+        self.roster.enqueue(key);
+        may_be
+    }
+
+    /// Begins a truncated file again. `is_read`: everything that it had before was read.
+    fn start_over(&mut self, key: FileKey, is_read: bool) {
+        let Some(file) = self.roster.files.get_mut(&key) else { return };
+        let (path, offset, end) = (Arc::clone(&file.path), file.progress.offset, file.known_end());
+        let (path, unread) = (path.display(), end.saturating_sub(offset));
+        if is_read {
+            tracing::info!(%path, offset, "a file was truncated, it is read from its start");
+        } else if unread > 0 {
+            tracing::error!(
+                %path, offset, bytes = unread,
+                "a file was truncated before it was read to its end, and there is no copy of it"
+            );
+            self.roster.note_loss(key, end, SkipReason::Truncated);
+        } else {
+            tracing::warn!(
+                %path, offset,
+                "a file was truncated, it is read from its start; what was written just before that may be lost"
+            );
+        }
+        let Some(file) = self.roster.files.get_mut(&key) else { return };
         file.progress = Progress::default();
+        file.shrunk_from = 0;
         file.stamp.size = 0;
         file.at_end = false;
         self.roster.enqueue(key);
@@ -437,7 +602,7 @@ impl Follower {
             self.roster.displace(key, now);
             return false;
         }
-        let head_agrees = match file.progress.head_agrees(&handle, &mut self.buffer) {
+        let head_agrees = match file.progress.head_agrees(&mut &handle, &mut self.buffer) {
             Ok(agrees) => agrees,
             Err(error) => {
                 self.fail(key, &error, now);
@@ -451,7 +616,7 @@ impl Follower {
             self.watch_alone(key);
         }
         if !head_agrees {
-            self.start_over(key);
+            self.truncated(key);
         }
         head_agrees
     }

@@ -6,10 +6,8 @@
 //! - A path is never an identity.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirEntryExt as _;
 use std::path::{Path, PathBuf};
 
@@ -132,27 +130,6 @@ pub(super) fn find_entries(dir: &Path, wanted: impl Fn(u64, &Path) -> bool) -> V
     found.into_values().collect()
 }
 
-/// Whether `candidate` looks like an older generation of `name` that a rotation left beside it: the name, or its
-/// stem, with a number or a date (`app.log.1`, `app.log-20240115`, `app-2024-01-15.log`, `app.log.old`).
-/// Compressed generations do not count; they cannot be read as lines.
-pub(super) fn is_rotated_name(name: &OsStr, candidate: &OsStr) -> bool {
-    let (name, candidate) = (name.as_bytes(), candidate.as_bytes());
-    let is_mark = |mark: &[u8]| match mark.split_first() {
-        Some((b'.' | b'-' | b'_', rest)) => {
-            matches!(rest, b"old" | b"bak" | b"prev")
-                || (rest.iter().any(u8::is_ascii_digit)
-                    && rest.iter().all(|byte| byte.is_ascii_digit() || b".-_:TZ".contains(byte)))
-        }
-        _ => false,
-    };
-    if candidate.strip_prefix(name).is_some_and(is_mark) {
-        return true;
-    }
-    let Some(dot) = memchr::memrchr(b'.', name).filter(|dot| *dot > 0) else { return false };
-    let (stem, extension) = name.split_at(dot);
-    candidate.strip_prefix(stem).and_then(|rest| rest.strip_suffix(extension)).is_some_and(is_mark)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,27 +167,5 @@ mod tests {
         assert!(!same_identity(&one, &FileIdentity { birth_ns: 4, ..one }));
         assert!(same_identity(&one, &FileIdentity { birth_ns: 0, ..one }), "not every file system knows it");
         assert!(!same_identity(&one, &FileIdentity { ino: 3, ..one }));
-    }
-
-    #[test]
-    fn rotated_names_are_recognised_and_neighbours_are_not() {
-        let rotated = |name: &str, candidate: &str| is_rotated_name(OsStr::new(name), OsStr::new(candidate));
-        for candidate in [
-            "app.log.1",
-            "app.log.12",
-            "app.log-20240115",
-            "app.log.2024-01-15T10:30:00Z",
-            "app-2024-01-15.log",
-            "app.3.log",
-            "app.log.old",
-        ] {
-            assert!(rotated("app.log", candidate), "{candidate}");
-        }
-        for candidate in
-            ["app.log", "app.log.1.gz", "app-error.log", "app.log.swp", "app2.log", "other.log.1", "app.log."]
-        {
-            assert!(!rotated("app.log", candidate), "{candidate}");
-        }
-        assert!(rotated("app", "app.1"));
     }
 }

@@ -24,11 +24,14 @@
 //! - A deleted file is forgotten when it is finished. One that was deleted while nobody looked is forgotten after an
 //!   hour; after a week where its directory is not there, as it may lie on a file system that is not mounted.
 
+mod content;
+mod detour;
 pub mod discover;
 mod file;
 mod follower;
 mod identity;
 mod lines;
+mod names;
 mod roster;
 mod watch;
 

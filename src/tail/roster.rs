@@ -7,6 +7,7 @@
 //! - The first look after a start is like any other. Remembered files stand in the tables from the beginning, so what
 //!   happened while the agent was down is found the same way as what happens while it runs.
 
+pub(super) mod copies;
 mod generations;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -15,13 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::detour::Then;
 use super::discover::{Pattern, Visit};
-use super::file::{FileKey, FollowedFile, Place, Progress};
+use super::file::{FileKey, FollowedFile, Origin, Place, Progress, ReadBuffer};
 use super::identity::{self, Stat};
 use super::watch::{Interest, Uncovered, Watch};
 use crate::clock;
 use crate::config::{SourceConfig, StartAt};
-use crate::event::{Checkpoint, EventBlock, FileOffset, FrameDraft, Skips, SourceName};
+use crate::event::{Checkpoint, EventBlock, FileOffset, FrameDraft, SkipReason, Skips, SourceName};
 
 /// How often a source is looked through although changes are reported: what notification may have missed is found
 /// after that time at the latest. A look takes about 3 µs a file, almost all of it in `statx`: with 10,000 files a
@@ -32,6 +34,11 @@ pub(super) const SAFETY_LOOK: Duration = Duration::from_secs(10);
 pub(super) const FORGET_AFTER: Duration = Duration::from_secs(3600);
 /// The same, where its directory is not there: its file system may not be mounted at the moment.
 pub(super) const FORGET_UNMOUNTED_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+/// After this time a file that is nowhere to be found is searched for once more in the directories near.
+const SEARCH_AGAIN: Duration = Duration::from_secs(60);
+/// A look comes no earlier than so many times its own duration after the one before: with very many files the share of one
+/// core that looking takes stays at a thousandth.
+const LOOK_SHARE: u32 = 1000;
 /// Most paths of one source whose trouble is remembered as reported.
 const MAX_REPORTED: usize = 4096;
 
@@ -49,6 +56,8 @@ pub(super) struct FollowedSource {
     look_not_before: Instant,
     /// Files found now are skipped to their end: `start_at = "end"`, no checkpoint, first look.
     skip_present: bool,
+    /// Files found that were not written to for longer than this are skipped to their end.
+    ignore_older: Option<Duration>,
     /// Some of its directories are not watched, and polled instead.
     polled: bool,
     reported_waiting: bool,
@@ -101,6 +110,7 @@ impl Roster {
             delay: config.delay,
             look_not_before: now,
             skip_present: config.start_at == StartAt::End,
+            ignore_older: config.ignore_older,
             polled: false,
             reported_waiting: false,
             reported_following: false,
@@ -139,6 +149,9 @@ impl Roster {
         let mut file = FollowedFile::new(at, checkpoint.identity, Arc::clone(&path), Place::Missing);
         file.progress = Progress::remembered(checkpoint);
         file.is_recorded = true;
+        if file.progress.offset > 0 {
+            file.origin = Origin::Own;
+        }
         let key = self.enter(file);
         let Some(source) = self.sources.get_mut(at) else { return };
         source.skip_present = false;
@@ -152,8 +165,15 @@ impl Roster {
     fn enter(&mut self, file: FollowedFile) -> FileKey {
         let key = FileKey(self.next_key);
         self.next_key += 1;
+        let inode = (file.identity.dev, file.identity.ino);
         if let Some(source) = self.sources.get_mut(file.source) {
-            source.by_inode.insert((file.identity.dev, file.identity.ino), key);
+            // Of several that had the inode one after the other, the youngest has it.
+            let holder = source.by_inode.get(&inode).and_then(|key| self.files.get(key));
+            if holder.is_none_or(|holder| holder.identity.birth_ns <= file.identity.birth_ns) {
+                source.by_inode.insert(inode, key);
+            } else {
+                self.displaced.push(key);
+            }
         }
         self.files.insert(key, file);
         key
@@ -233,8 +253,10 @@ impl Roster {
             report_polling(source, dir, reason);
         }
         source.polled = uncovered.is_some();
-        source.look_due = now + if source.polled { source.delay } else { SAFETY_LOOK };
-        source.look_not_before = now + clock::now().saturating_duration_since(began).saturating_mul(4);
+        let took = clock::now().saturating_duration_since(began);
+        let safety_look = SAFETY_LOOK.max(took.saturating_mul(LOOK_SHARE));
+        source.look_due = now + if source.polled { source.delay } else { safety_look };
+        source.look_not_before = now + took.saturating_mul(4);
     }
 
     /// Looks at a path that belongs to the source or did.
@@ -267,9 +289,9 @@ impl Roster {
             // As almost always.
             return self.seen(key, file.place, stat, now);
         }
-        let skip_content = followed.skip_present;
+        let skip_content = followed.skips(stat);
         let place = if followed.pattern.matches(path) { Place::Matched } else { Place::Renamed };
-        match (holder, self.known(source, stat)) {
+        match (holder, self.known(source, stat, now)) {
             (Some(holder), Some(known)) if holder == known => {}
             (holder, Some(known)) => {
                 if let Some(holder) = holder {
@@ -280,7 +302,13 @@ impl Roster {
                     self.unwatched.push(known);
                     return;
                 }
-                self.displace(known, now);
+                // One that is remembered and was not seen yet may just be where it was.
+                let is_at_home = self.files.get(&known).is_some_and(|file| {
+                    file.place == Place::Missing && file.missing_since.is_none() && *file.path == *path
+                });
+                if !is_at_home {
+                    self.displace(known, now);
+                }
                 self.put(known, Arc::from(path), place, now);
             }
             (holder, None) => {
@@ -317,16 +345,17 @@ impl Roster {
         }
     }
 
-    /// The followed file with this identity. One whose inode was given to another file is forgotten.
-    fn known(&mut self, source: usize, stat: &Stat) -> Option<FileKey> {
+    /// The followed file with this identity. One whose inode was given to another file is gone: what is left of it can only
+    /// be in a copy.
+    fn known(&mut self, source: usize, stat: &Stat, now: Instant) -> Option<FileKey> {
         let inode = (stat.identity.dev, stat.identity.ino);
         let key = *self.sources.get(source)?.by_inode.get(&inode)?;
         let file = self.files.get(&key)?;
         if identity::same_birth(&file.identity, &stat.identity) {
             return Some(key);
         }
-        self.note_gone(key);
-        self.forget(key);
+        self.displace(key, now);
+        self.sources.get_mut(source)?.by_inode.remove(&inode);
         None
     }
 
@@ -365,8 +394,7 @@ impl Roster {
         file.place = place;
         file.missing_since = None;
         file.identity.birth_ns = file.identity.birth_ns.max(stat.identity.birth_ns);
-        if is_new || file.stamp != stat.stamp {
-            file.stamp = stat.stamp;
+        if file.observe(stat.stamp) || is_new {
             if let Some(trouble) = &mut file.trouble {
                 // Its permissions may be other ones now.
                 trouble.retry_at = now;
@@ -436,7 +464,7 @@ impl Roster {
     }
 
     /// Looks for the files that lost their names, and for generations that came and went unseen.
-    pub(super) fn settle(&mut self, now: Instant) {
+    pub(super) fn settle(&mut self, buffer: &mut ReadBuffer, now: Instant) {
         let mut by_dir: HashMap<PathBuf, Vec<FileKey>> = HashMap::new();
         for key in std::mem::take(&mut self.displaced) {
             let Some(file) = self.files.get(&key) else { continue };
@@ -450,24 +478,20 @@ impl Roster {
             }
         }
         for (dir, keys) in by_dir {
-            self.find_in(&dir, &keys, now);
+            self.find_in(&dir, &keys, buffer, now);
         }
         for older in std::mem::take(&mut self.successions) {
-            self.find_generations(older, now);
+            self.find_generations(older, buffer, now);
         }
     }
 
     /// Looks for files by identity beside their old names.
-    fn find_in(&mut self, dir: &Path, keys: &[FileKey], now: Instant) {
-        let wanted: HashMap<u64, FileKey> =
-            keys.iter().filter_map(|key| self.files.get(key).map(|file| (file.identity.ino, *key))).collect();
-        for (path, stat) in identity::find_entries(dir, |ino, _| wanted.contains_key(&ino)) {
-            if let Some(key) = wanted.get(&stat.identity.ino)
-                && let Some(file) = self.files.get(key)
-                && identity::same_identity(&stat.identity, &file.identity)
-            {
-                self.locate(*key, Some(path), &stat, now);
-            }
+    fn find_in(&mut self, dir: &Path, keys: &[FileKey], buffer: &mut ReadBuffer, now: Instant) {
+        self.find_by_inode(dir, keys, now);
+        let missing: Vec<FileKey> =
+            keys.iter().copied().filter(|key| self.is_search_due(*key, now)).collect();
+        if !missing.is_empty() {
+            self.search(dir, &missing, buffer, now);
         }
         for key in keys {
             let Some(file) = self.files.get_mut(key) else { continue };
@@ -476,12 +500,16 @@ impl Roster {
             }
             file.place = Place::Missing;
             let since = *file.missing_since.get_or_insert(now);
-            if file.handle.is_some() {
+            if file.handle.is_some() || file.detour.is_some() {
                 continue;
             }
-            let dev = file.identity.dev;
+            let (dev, inode) = (file.identity.dev, (file.identity.dev, file.identity.ino));
+            let is_replaced =
+                self.sources.get(file.source).is_none_or(|source| source.by_inode.get(&inode) != Some(key));
             let is_mounted = identity::stat_path(dir).is_ok_and(|stat| stat.identity.dev == dev);
             let patience = match (file.is_recorded, is_mounted) {
+                // Another file has its inode by now, so it cannot come back.
+                _ if is_replaced => Duration::ZERO,
                 // Nothing was read of it, so nothing has to be remembered; but names may just be moving.
                 (false, _) => SAFETY_LOOK * 2,
                 (true, true) => FORGET_AFTER,
@@ -499,12 +527,61 @@ impl Roster {
         }
     }
 
+    fn find_by_inode(&mut self, dir: &Path, keys: &[FileKey], now: Instant) {
+        let wanted: HashMap<u64, FileKey> =
+            keys.iter().filter_map(|key| self.files.get(key).map(|file| (file.identity.ino, *key))).collect();
+        for (path, stat) in identity::find_entries(dir, |ino, _| wanted.contains_key(&ino)) {
+            if let Some(key) = wanted.get(&stat.identity.ino)
+                && let Some(file) = self.files.get(key)
+                && identity::same_identity(&stat.identity, &file.identity)
+            {
+                self.locate(*key, Some(path), &stat, now);
+            }
+        }
+    }
+
+    /// Whether a file is to be searched for further away: when it is first missed, and once more a minute later.
+    fn is_search_due(&self, key: FileKey, now: Instant) -> bool {
+        self.files.get(&key).is_some_and(|file| {
+            let waited =
+                file.missing_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            matches!(file.place, Place::Displaced | Place::Missing)
+                && file.is_recorded
+                && file.handle.is_none()
+                && file.detour.is_none()
+                && (file.searches == 0 || file.searches == 1 && waited >= SEARCH_AGAIN)
+        })
+    }
+
+    /// Looks for files that are not beside their old names: moved to a directory near, or gone and left as an archive or
+    /// as a copy.
+    fn search(&mut self, dir: &Path, keys: &[FileKey], buffer: &mut ReadBuffer, now: Instant) {
+        let near = copies::nearby(dir);
+        for dir in &near {
+            self.find_by_inode(dir, keys, now);
+        }
+        let dirs: Vec<PathBuf> = std::iter::once(dir.to_owned()).chain(near).collect();
+        for key in keys {
+            let Some(file) = self.files.get_mut(key) else { continue };
+            file.searches += 1;
+            if !matches!(file.place, Place::Displaced | Place::Missing) {
+                continue;
+            }
+            let detour = self.detour(*key, Then::Forget, &dirs, buffer);
+            if let Some(file) = self.files.get_mut(key)
+                && detour.is_some()
+            {
+                file.detour = detour;
+                file.at_end = false;
+                self.enqueue(*key);
+            }
+        }
+    }
+
     /// A displaced file was found under a path, or without any name (`None`).
     fn locate(&mut self, key: FileKey, path: Option<PathBuf>, stat: &Stat, now: Instant) {
         let Some(file) = self.files.get_mut(&key) else { return };
-        if file.stamp != stat.stamp {
-            file.stamp = stat.stamp;
-        }
+        file.observe(stat.stamp);
         let Some(path) = path else {
             file.place = Place::Deleted;
             return;
@@ -518,16 +595,29 @@ impl Roster {
         self.enqueue(key);
     }
 
-    /// Says that bytes of a file that is gone were not read, where any are known.
-    fn note_gone(&self, key: FileKey) {
-        if let Some(file) = self.files.get(&key)
-            && file.known_unread() > 0
-        {
+    /// Counts the bytes of a file that is gone and that were not read, where any are known.
+    fn note_gone(&mut self, key: FileKey) {
+        let Some(file) = self.files.get(&key).filter(|file| file.origin != Origin::Packed) else { return };
+        let end = file.progress.offset.saturating_add(file.known_unread());
+        if end > file.progress.offset {
             tracing::error!(
                 path = %file.path.display(), offset = file.progress.offset, bytes = file.known_unread(),
                 "a file is gone before it was read to its end"
             );
+            self.note_loss(key, end, SkipReason::Deleted);
         }
+    }
+
+    /// Has the spool count what a file had from its offset to `end` as lost. It stands at `end` then.
+    pub(super) fn note_loss(&mut self, key: FileKey, end: u64, reason: SkipReason) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        let Some(source) = self.sources.get(file.source) else { return };
+        let start = std::mem::replace(&mut file.progress.offset, end);
+        file.is_recorded = true;
+        let mut draft = note(file.checkpoint(&source.name), false);
+        draft.start = FileOffset(start);
+        draft.skips = Skips::of(reason, end.saturating_sub(start));
+        self.notes.push(draft);
     }
 
     /// Lets go of a file for good, and has the spool forget it.
@@ -546,10 +636,10 @@ impl Roster {
     }
 
     /// Ends what a displaced file was kept for: order among generations, and its handle unless it still matches.
-    pub(super) fn finish(&mut self, key: FileKey, now: Instant) {
+    pub(super) fn finish(&mut self, key: FileKey, buffer: &mut ReadBuffer, now: Instant) {
         // Once more, as names may have been moving at the first look. After this the spool forgets that there was a
         // generation to look after.
-        self.find_generations(key, now);
+        self.find_generations(key, buffer, now);
         self.release_successor(key);
         let Some(file) = self.files.get_mut(&key) else { return };
         file.quiet_since = None;
@@ -642,6 +732,16 @@ impl Roster {
 }
 
 impl FollowedSource {
+    /// Why the content of a file that is found now is not read, if it is not.
+    fn skips(&self, stat: &Stat) -> Option<SkipReason> {
+        if self.skip_present {
+            return Some(SkipReason::StartAtEnd);
+        }
+        let limit = i64::try_from(self.ignore_older?.as_millis()).unwrap_or(i64::MAX);
+        let age_ms = clock::wall().millis().saturating_sub(stat.stamp.modified_ns / 1_000_000);
+        (age_ms > limit).then_some(SkipReason::Older)
+    }
+
     fn report_once(&mut self, path: &Path) -> bool {
         self.reported.len() < MAX_REPORTED && self.reported.insert(path.to_owned())
     }

@@ -11,8 +11,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Roster;
-use crate::tail::file::{FileKey, FollowedFile, Place};
+use super::copies::{is_copy, is_prefix};
+use crate::tail::detour::Candidate;
+use crate::tail::file::{FileKey, FollowedFile, Origin, Place, ReadBuffer};
 use crate::tail::identity::{self, Stat};
+use crate::tail::names;
 
 /// Writers keep writing to a file that was renamed for about this long.
 const LATE_WRITES_NS: u64 = 10_000_000_000;
@@ -57,7 +60,7 @@ impl Roster {
     /// Looks for generations between two that had the same name one after the other: files that were created and
     /// rotated away while nobody looked. They are found by name beside it, and by their birth: after that of the older
     /// one, not after that of the newer one, and not while the older one was still being written, as a copy would be.
-    pub(super) fn find_generations(&mut self, older: FileKey, now: Instant) {
+    pub(super) fn find_generations(&mut self, older: FileKey, buffer: &mut ReadBuffer, now: Instant) {
         let Some(old) = self.files.get(&older) else { return };
         let Some((newer, once_named)) = old.taken_over.clone() else { return };
         let Some(new) = self.files.get(&newer) else { return };
@@ -68,31 +71,78 @@ impl Roster {
             return;
         }
         let is_candidate =
-            |path: &Path| path.file_name().is_some_and(|found| identity::is_rotated_name(name, found));
+            |path: &Path| path.file_name().is_some_and(|found| names::is_rotated_name(name, found));
         let mut between = identity::find_entries(dir, |_, path| is_candidate(path));
         between.retain(|(_, stat)| {
             stat.is_regular()
                 && (first..=last).contains(&stat.identity.birth_ns)
                 && stat.identity.birth_ns.saturating_add(LATE_WRITES_NS) >= written
         });
+        // One that has all that was read of the older one is a copy of it.
+        let progress = old.progress;
+        between.retain(|(path, _)| progress.head.len == 0 || !is_copy(path, &progress, buffer));
         between.sort_by_key(|(path, stat)| {
             (stat.identity.birth_ns, stat.stamp.modified_ns, std::cmp::Reverse(path.clone()))
         });
-        let mut generations: Vec<FileKey> = between
+        let generations: Vec<FileKey> = between
             .into_iter()
             .filter_map(|(path, stat)| self.follow_generation(source, path, &once_named, &stat, now))
             .filter(|key| *key != older && *key != newer)
             .collect();
-        if generations.is_empty() {
+        self.line_up(Some(older), generations, newer);
+    }
+
+    /// Looks for copies of a file that were made after `copy` while nobody looked: it was copied and truncated several
+    /// times. What they have comes before what is in the file now. One that has just that is a copy in the making.
+    pub(in crate::tail) fn find_copied_generations(
+        &mut self,
+        key: FileKey,
+        copy: &Candidate,
+        buffer: &mut ReadBuffer,
+        now: Instant,
+    ) {
+        let Some(file) = self.files.get(&key) else { return };
+        let (source, named, birth) = (file.source, Arc::clone(&file.path), copy.identity.birth_ns);
+        let (Some(dir), Some(name)) = (named.parent(), named.file_name()) else { return };
+        if birth == 0 || copy.is_archive {
             return;
         }
-        // The newest waits for the last of them, each for the one before.
-        generations.push(newer);
+        let is_candidate =
+            |path: &Path| path.file_name().is_some_and(|found| names::is_rotated_name(name, found));
+        let mut later = identity::find_entries(dir, |_, path| is_candidate(path));
+        later.retain(|(path, stat)| {
+            stat.is_regular()
+                && stat.identity.birth_ns > birth
+                && stat.stamp.size > 0
+                && !file.handle.as_ref().is_some_and(|handle| is_prefix(path, stat, handle, buffer))
+        });
+        later.sort_by_key(|(_, stat)| stat.identity.birth_ns);
+        let generations: Vec<FileKey> = later
+            .into_iter()
+            .filter_map(|(path, stat)| self.follow_generation(source, path, &named, &stat, now))
+            .filter(|generation| *generation != key)
+            .collect();
+        for generation in &generations {
+            if let Some(file) = self.files.get_mut(generation) {
+                file.origin = Origin::Own;
+                // Nobody took a name from it.
+                file.named = Arc::clone(&file.path);
+            }
+        }
+        self.line_up(None, generations, key);
+    }
+
+    /// Lets `newest` wait for the last of the generations, each for the one before, and the first for `older`.
+    fn line_up(&mut self, older: Option<FileKey>, mut generations: Vec<FileKey>, newest: FileKey) {
+        let Some(first) = older.or(generations.first().copied()).filter(|_| !generations.is_empty()) else {
+            return;
+        };
+        generations.push(newest);
         for next in &generations {
             self.stop_waiting(*next);
         }
-        for next in generations {
-            self.succeed(older, next);
+        for next in generations.into_iter().filter(|next| *next != first) {
+            self.succeed(first, next);
         }
     }
 
@@ -114,7 +164,7 @@ impl Roster {
         stat: &Stat,
         now: Instant,
     ) -> Option<FileKey> {
-        if let Some(key) = self.known(source, stat) {
+        if let Some(key) = self.known(source, stat, now) {
             let file = self.files.get_mut(&key).filter(|file| !file.is_recorded && file.last_read == 0)?;
             file.named = Arc::clone(once_named);
             if file.quiet_since.replace(now).is_none() {
@@ -131,6 +181,7 @@ impl Roster {
         let mut file = FollowedFile::new(source, stat.identity, Arc::clone(&path), place);
         file.named = Arc::clone(once_named);
         file.quiet_since = Some(now);
+        file.origin = Origin::Own;
         file.stamp = stat.stamp;
         file.seen_in = self.looks;
         let key = self.enter(file);
