@@ -961,7 +961,7 @@ fn run_model(seed: u64) {
                 while fs::metadata(&path).unwrap().len() < 200 {
                     model.write(&path);
                 }
-                rig.settle();
+                rig.pass(QUIET * 2);
                 safe = rig.sink.drafts.len();
                 model.write(&path);
                 model.make_room(&rig);
