@@ -16,9 +16,9 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
+use super::assemble::{Assembler, End, Input};
 use super::identity::{self, Stamp};
-use super::lines;
-use crate::event::{Checkpoint, EventBlock, FileIdentity, FileOffset, SourceName, Witness};
+use crate::event::{Checkpoint, EventBlock, FileIdentity, FileOffset, Skips, SourceName, Witness};
 
 /// How many new bytes one read asks for: large enough to make system calls cheap, small enough to stay in the
 /// processor's cache on the way to the frame.
@@ -65,20 +65,20 @@ impl ReadBuffer {
     }
 }
 
-/// How a file's lines are cut.
+/// How a file's bytes become events.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rule {
-    /// Longer lines are split.
-    pub max_line: usize,
+pub(super) struct Rule<'a> {
+    /// What makes events of them.
+    pub assembler: &'a Assembler,
     /// Nothing will be added to the file: what follows the last newline is an event too.
     pub finished: bool,
 }
 
 /// What one read brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Chunk {
-    /// Events, from this offset on.
-    Events { start: u64, at_end: bool },
+    /// Bytes from this offset on became events or were skipped.
+    Events { start: u64, skips: Skips, at_end: bool },
     /// No complete line. `grew`: there is more of an incomplete one than at the last read.
     Nothing { grew: bool, at_end: bool },
     /// The bytes before the offset are gone or are others: the file was truncated.
@@ -109,10 +109,10 @@ impl Progress {
         &mut self,
         handle: &OwnedFd,
         buffer: &mut ReadBuffer,
-        rule: Rule,
+        rule: Rule<'_>,
         events: &mut EventBlock,
     ) -> io::Result<Chunk> {
-        let longest_wait = rule.max_line.saturating_add(1);
+        let longest_wait = rule.assembler.hold_max();
         let mut want = READ_BYTES;
         if !rule.finished && self.scanned.saturating_sub(self.offset) > PROBE_ABOVE {
             match self.probe(handle, buffer, longest_wait)? {
@@ -130,11 +130,9 @@ impl Progress {
                 return Ok(Chunk::Truncated);
             }
             let at_end = data.len() < want;
-            let mut used = lines::cut_lines(data, rule.max_line, events);
-            if rule.finished && at_end {
-                lines::cut_rest(data.get(used..).unwrap_or_default(), rule.max_line, events);
-                used = data.len();
-            }
+            let cut_end = if rule.finished && at_end { End::Finished } else { End::Open };
+            let cut = rule.assembler.cut(Input { data, before: overlap, end: cut_end }, events);
+            let used = cut.used;
             if used == 0 && !at_end && want <= longest_wait {
                 want = want.saturating_mul(2).min(longest_wait + 1);
                 continue;
@@ -151,7 +149,7 @@ impl Progress {
             if from == 0 && self.head.len < Witness::MAX_BYTES {
                 self.head = Witness::of(read);
             }
-            return Ok(Chunk::Events { start, at_end });
+            return Ok(Chunk::Events { start, skips: cut.skips, at_end });
         }
     }
 
@@ -343,13 +341,18 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use super::*;
+    use crate::config::LineRules;
+
+    fn events_from(start: u64) -> Chunk {
+        Chunk::Events { start, skips: Skips::default(), at_end: true }
+    }
 
     struct Rig {
         file: File,
         handle: OwnedFd,
         progress: Progress,
         buffer: ReadBuffer,
-        max_line: usize,
+        assembler: Assembler,
         lines: Vec<(Vec<u8>, bool)>,
     }
 
@@ -358,7 +361,8 @@ mod tests {
             let file = tempfile::tempfile().unwrap();
             let handle = OwnedFd::from(file.try_clone().unwrap());
             let (progress, buffer) = (Progress::default(), ReadBuffer::default());
-            Self { file, handle, progress, buffer, max_line, lines: Vec::new() }
+            let assembler = Assembler::new(&LineRules { max_line_bytes: max_line, ..LineRules::default() });
+            Self { file, handle, progress, buffer, assembler, lines: Vec::new() }
         }
 
         fn append(&self, bytes: impl AsRef<[u8]>) {
@@ -367,7 +371,7 @@ mod tests {
 
         fn step(&mut self, finished: bool) -> Chunk {
             let mut events = EventBlock::default();
-            let rule = Rule { max_line: self.max_line, finished };
+            let rule = Rule { assembler: &self.assembler, finished };
             let chunk = self.progress.read(&self.handle, &mut self.buffer, rule, &mut events).unwrap();
             assert_eq!(matches!(chunk, Chunk::Events { .. }), !events.is_empty());
             self.lines.extend(events.events().map(|event| (event.line.to_vec(), event.continues)));
@@ -393,12 +397,12 @@ mod tests {
     fn complete_lines_come_out_and_the_rest_is_held_back_until_the_file_is_finished() {
         let mut rig = Rig::new(64);
         rig.append("one\ntwo\r\nthr");
-        assert_eq!(rig.step(false), Chunk::Events { start: 0, at_end: true });
+        assert_eq!(rig.step(false), events_from(0));
         assert_eq!(rig.progress.offset, 9);
         assert_eq!(rig.step(false), Chunk::Nothing { grew: false, at_end: true });
         rig.append("ee");
         assert_eq!(rig.step(false), Chunk::Nothing { grew: true, at_end: true });
-        assert_eq!(rig.step(true), Chunk::Events { start: 9, at_end: true });
+        assert_eq!(rig.step(true), events_from(9));
         assert_eq!(rig.texts(), ["one", "two", "three"]);
         assert_eq!(rig.step(true), Chunk::Nothing { grew: false, at_end: true });
     }

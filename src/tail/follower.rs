@@ -311,7 +311,7 @@ impl Follower {
         }
         self.reads += 1;
         file.last_read = self.reads;
-        let rule = Rule { max_line: source.max_line, finished };
+        let rule = Rule { assembler: &source.assembler, finished };
         let chunk = match file.progress.read(handle, &mut self.buffer, rule, &mut self.block) {
             Ok(chunk) => chunk,
             Err(error) => {
@@ -321,14 +321,14 @@ impl Follower {
         };
         file.trouble = None;
         let (grew, at_end) = match chunk {
-            Chunk::Events { start, at_end } => {
+            Chunk::Events { start, skips, at_end } => {
                 file.is_recorded = true;
                 sink.append(FrameDraft {
                     checkpoint: file.checkpoint(&source.name),
                     start: FileOffset(start),
                     detected: clock::wall(),
                     events: std::mem::take(&mut self.block),
-                    skips: Skips::default(),
+                    skips,
                     before: None,
                     forget: false,
                 })?;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::assemble::Assembler;
 use super::discover::{Pattern, Visit};
 use super::file::{FileKey, FollowedFile, Place, Progress};
 use super::identity::{self, Stat};
@@ -42,6 +43,7 @@ pub(super) struct FollowedSource {
     pub pattern: Arc<Pattern>,
     pub log_path: String,
     pub max_line: usize,
+    pub assembler: Assembler,
     /// When its directories are looked through next.
     pub look_due: Instant,
     delay: Duration,
@@ -97,6 +99,7 @@ impl Roster {
             pattern: Arc::new(pattern),
             log_path: config.log_path.clone(),
             max_line: config.lines.max_line_bytes.clamp(1, EventBlock::MAX_EVENT_BYTES),
+            assembler: Assembler::new(&config.lines),
             look_due: now,
             delay: config.delay,
             look_not_before: now,

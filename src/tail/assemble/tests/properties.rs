@@ -1,0 +1,238 @@
+//! What holds for every configuration.
+
+use super::*;
+
+fn patterns() -> impl Strategy<Value = Option<MultilinePattern>> {
+    prop_oneof![
+        Just(None),
+        Just(Some(MultilinePattern::Start(regex("^[0-9]")))),
+        Just(Some(MultilinePattern::Continue(regex("^[ \t]")))),
+        prop_oneof![
+            Just(MultilinePreset::Java),
+            Just(MultilinePreset::Python),
+            Just(MultilinePreset::Go),
+            Just(MultilinePreset::Ruby),
+        ]
+        .prop_map(|preset| Some(MultilinePattern::Preset(preset))),
+    ]
+}
+
+/// Every kind of configuration, with limits so small that they are reached.
+fn any_rules() -> impl Strategy<Value = LineRules> {
+    let encodings = prop_oneof![
+        4 => Just(encoding_rs::UTF_8),
+        2 => Just(encoding_rs::UTF_16LE),
+        1 => Just(encoding_rs::UTF_16BE),
+        1 => Just(encoding_rs::SHIFT_JIS),
+        1 => Just(encoding_rs::ISO_2022_JP),
+    ];
+    let formats = prop_oneof![2 => Just(LineFormat::Plain), 1 => Just(LineFormat::DockerJson), 1 => Just(LineFormat::Cri)];
+    let limits = (16_usize..64, 2_usize..5, 16_usize..400);
+    (encodings, formats, patterns(), limits, any::<[bool; 3]>()).prop_map(
+        |(encoding, format, pattern, (max_line_bytes, max_lines, max_bytes), [include, exclude, redact])| {
+            LineRules {
+                max_line_bytes,
+                encoding,
+                format,
+                multiline: pattern.map(|pattern| Multiline { max_lines, max_bytes, ..multiline(pattern) }),
+                include: if include { vec![regex("a"), regex("at")] } else { Vec::new() },
+                exclude: if exclude { vec![regex("b")] } else { Vec::new() },
+                redact: redact
+                    .then(|| Redact { pattern: regex("(a+)"), replacement: "<$1>".to_owned() })
+                    .into_iter()
+                    .collect(),
+                partial_timeout: None,
+            }
+        },
+    )
+}
+
+/// What files are made of: lines of every kind that a stage knows, and what breaks them.
+fn any_stretch() -> impl Strategy<Value = String> {
+    let time = "2024-01-15T10:30:00.5Z";
+    let stream = prop_oneof![Just("stdout"), Just("stderr")];
+    let text = "[ab \t0é😀\\\\.]{0,12}";
+    prop_oneof![
+        6 => "[ab 0\té]{0,10}(\n|\r\n|\r|)",
+        1 => "[aé😀]{20,90}\n",
+        1 => "\u{0}{1,9}",
+        1 => Just("\u{0}".repeat(1500)),
+        1 => Just("\u{FEFF}".to_owned()),
+        1 => Just("\u{A00}\u{10A}\u{D}\u{D00}".to_owned()),
+        1 => "(\tat a\\.B\\(C:1\\)|Caused by: x|\t\\.\\.\\. 2 more|java\\.E: a)\n",
+        1 => "(Traceback \\(most recent call last\\):|  File \"a\"|ValueError: a|\n?During handling of the above exception, another exception occurred:\n)\n",
+        1 => "(panic: a|\ngoroutine 1 \\[running\\]:|main\\.a\\(0x1\\)|\t/a\\.go:1 \\+0x1|exit status 2)\n",
+        1 => "(a\\.rb:1:in 'b': a \\(E\\)|\tfrom a\\.rb:1:in 'c')\n",
+        3 => (stream.clone(), "[PF]", text)
+            .prop_map(move |(stream, tag, text)| format!("{time} {stream} {tag} {text}\n")),
+        3 => (stream, any::<bool>(), text).prop_map(move |(stream, ends, text)| {
+            let log = serde_json::to_string(&format!("{text}{}", if ends { "\n" } else { "" })).unwrap();
+            format!("{{\"log\":{log},\"stream\":\"{stream}\",\"time\":\"{time}\"}}\n")
+        }),
+    ]
+}
+
+fn any_file(encoding: &'static encoding_rs::Encoding) -> impl Strategy<Value = Vec<u8>> {
+    let text = prop::collection::vec(any_stretch(), 0..30).prop_map(|stretches| stretches.concat());
+    let raw = prop::collection::vec(any::<u8>(), 0..4);
+    (text, raw).prop_map(move |(text, raw)| {
+        let mut bytes: Vec<u8> = if encoding == encoding_rs::UTF_16LE {
+            text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+        } else if encoding == encoding_rs::UTF_16BE {
+            text.encode_utf16().flat_map(u16::to_be_bytes).collect()
+        } else {
+            encoding.encode(&text).0.into_owned()
+        };
+        bytes.extend_from_slice(&raw);
+        bytes
+    })
+}
+
+fn any_case() -> impl Strategy<Value = (LineRules, Vec<u8>)> {
+    any_rules().prop_flat_map(|rules| {
+        let encoding = rules.encoding;
+        (Just(rules), any_file(encoding))
+    })
+}
+
+/// The ends of reads: anywhere, ascending, the last at the end of the file.
+fn ends(cuts: &[prop::sample::Index], len: usize) -> Vec<usize> {
+    let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(len + 1)).chain([len]).collect();
+    ends.sort_unstable();
+    ends
+}
+
+/// What a stretch of lines is, with nothing of it left out and nothing replaced.
+fn unfiltered(rules: &LineRules) -> LineRules {
+    LineRules { include: Vec::new(), exclude: Vec::new(), redact: Vec::new(), ..rules.clone() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_events_do_not_depend_on_how_the_bytes_were_cut_into_reads(
+        (rules, file) in any_case(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
+    ) {
+        let assembler = Assembler::new(&rules);
+        let mut once = Reader::new(&assembler);
+        once.append(&file).cut(End::Finished);
+        let mut many = Reader::new(&assembler);
+        for end in ends(&cuts, file.len()) {
+            let added = file[many.file.len()..end].to_vec();
+            many.append(added).cut(End::Open);
+        }
+        many.cut(End::Finished);
+        prop_assert_eq!(many.texts(), once.texts());
+        prop_assert_eq!(many.events, once.events);
+        prop_assert_eq!(many.skips, once.skips);
+    }
+
+    /// Timeouts may cut events apart. They lose and double nothing: all that is not a line ending or a wrapper comes out.
+    #[test]
+    fn quiet_times_lose_and_double_nothing(
+        (rules, file) in any_case(), cuts in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..30),
+    ) {
+        let rules = LineRules { format: LineFormat::Plain, multiline: rules.multiline.clone(), ..unfiltered(&rules) };
+        let assembler = Assembler::new(&rules);
+        let content = |reader: &Reader<'_>| -> Vec<u8> {
+            let bytes = reader.events.iter().flat_map(|(text, ..)| text.clone());
+            bytes.filter(|byte| !matches!(byte, b'\n' | b'\r' | 0)).collect()
+        };
+        let mut whole = Reader::new(&assembler);
+        whole.append(&file).cut(End::Finished);
+        let mut many = Reader::new(&assembler);
+        for (cut, end) in cuts {
+            let upto = cut.index(file.len() + 1).max(many.file.len());
+            // A writer stops between its units.
+            let upto = (upto - upto % assembler.alignment()).max(many.file.len());
+            let added = file[many.file.len()..upto].to_vec();
+            let end = [End::Open, End::GroupQuiet, End::Quiet][usize::from(end % 3)];
+            let waits = many.append(added).cut(end);
+            prop_assert!(end == End::Open || waits != Waits::Group, "every group is complete");
+        }
+        let rest = file[many.file.len()..].to_vec();
+        many.append(rest).cut(End::Finished);
+        if rules.encoding == encoding_rs::UTF_8 {
+            prop_assert_eq!(content(&many), content(&whole));
+        }
+    }
+
+    /// Each event, and each run of skipped bytes, covers its own bytes: filters turn events into skips one to one.
+    #[test]
+    fn what_is_left_out_is_counted_to_the_byte((rules, file) in any_case()) {
+        let excluding = LineRules { exclude: vec![regex("")], ..unfiltered(&rules) };
+        let assembler = Assembler::new(&excluding);
+        let mut reader = Reader::new(&assembler);
+        reader.append(&file).cut(End::Finished);
+        prop_assert_eq!(reader.texts(), Vec::<String>::new());
+        let endings = reader.file.len() as u64 - reader.skips.bytes();
+        prop_assert_eq!(endings, 0);
+    }
+
+    /// Random bytes are nothing special.
+    #[test]
+    fn any_bytes_come_out_however_they_are_cut(
+        rules in any_rules(),
+        file in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(0)], 0..400),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
+    ) {
+        let assembler = Assembler::new(&rules);
+        let mut once = Reader::new(&assembler);
+        once.append(&file).cut(End::Finished);
+        let mut many = Reader::new(&assembler);
+        for end in ends(&cuts, file.len()) {
+            let added = file[many.file.len()..end].to_vec();
+            many.append(added).cut(End::Open);
+        }
+        many.cut(End::Finished);
+        prop_assert_eq!(many.events, once.events);
+        prop_assert_eq!(many.skips, once.skips);
+    }
+
+    /// Whether an event goes on in the next file is what cutting both as one says.
+    #[test]
+    fn an_event_goes_on_in_the_next_file_as_it_would_in_one(
+        (rules, file) in any_case(), at in any::<prop::sample::Index>(),
+    ) {
+        let assembler = Assembler::new(&unfiltered(&rules));
+        let mut reader = Reader::new(&assembler);
+        let lines: Vec<usize> = newlines(&assembler, &file);
+        prop_assume!(!lines.is_empty());
+        let end = lines[at.index(lines.len())];
+        reader.append(&file[..end]);
+        let waits = reader.cut(End::Open);
+        let (held, next) = (file[reader.offset..end].to_vec(), &file[end..]);
+        let told = assembler.goes_on(&held, next);
+        if waits == Waits::Nothing {
+            prop_assert_eq!(told, Some(false));
+        }
+        // A mark at the beginning of the next file ends what was open; inside a file it does not.
+        let mark = assembler.charset.byte_order_mark();
+        prop_assume!(mark.is_empty() || !next.starts_with(mark));
+        if let Some(told) = told && waits != Waits::Nothing {
+            let before = &file[reader.offset.saturating_sub(1024)..reader.offset];
+            let texts = |data: &[u8]| -> Vec<Vec<u8>> {
+                let mut block = EventBlock::default();
+                assembler.cut(Input { data, before, end: End::Finished }, &mut block);
+                block.events().map(|event| event.line.to_vec()).collect()
+            };
+            let stops_between = texts(&file[reader.offset..]).starts_with(&texts(&held));
+            prop_assert!(told || stops_between);
+            // A record may go on with an empty text, which is not seen.
+            prop_assert!(!told || !stops_between || rules.format != LineFormat::Plain);
+        }
+    }
+}
+
+/// The ends of the lines of a file.
+fn newlines(assembler: &Assembler, file: &[u8]) -> Vec<usize> {
+    let unit = assembler.alignment();
+    let mut ends = Vec::new();
+    let mut at = 0;
+    while let Some(newline) = assembler.charset.find_newline(&file[at..]) {
+        at += newline + unit;
+        ends.push(at);
+    }
+    ends
+}
