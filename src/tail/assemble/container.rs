@@ -6,7 +6,7 @@
 //! - A partial record is joined with the following ones of its stream up to the first that is not partial. The joined
 //!   record has the time of its first part, and stands where its first part stood.
 //! - While a record is open, what is behind it waits too: together they are a *run*, which comes out as a whole. A run
-//!   covers at most [`Containers::run_max`] bytes of the file and a joined text at most `max_line_bytes`: before a record
+//!   covers at most `run_max` bytes of the file and a joined text at most `max_line_bytes`: before a record
 //!   that would be too much, what is there comes out, open records marked as going on. The same happens before a line
 //!   that is no record, and before a hole in the file.
 //! - A text longer than `max_line_bytes` comes out in pieces, all but the last marked as going on.
@@ -25,8 +25,9 @@ use crate::event::Timestamp;
 
 /// The most text that Docker and the CRI runtimes put into one record.
 const RECORD_TEXT: usize = 16 * 1024;
-/// A record as a line: each byte of its text may be escaped with six, and attributes come on top.
-const RECORD_LINE: usize = 6 * RECORD_TEXT + 32 * 1024;
+/// The longest line that a runtime makes of a record: each byte of its text may be escaped with six, and attributes come
+/// on top.
+pub(super) const RECORD_LINE: usize = 6 * RECORD_TEXT + 32 * 1024;
 
 /// What wraps the lines of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +43,6 @@ impl Wrapper {
             LineFormat::DockerJson => Some(Self::DockerJson),
             LineFormat::Cri => Some(Self::Cri),
         }
-    }
-
-    /// The longest line that is looked at as a record.
-    pub(super) const fn line_max(max_text: usize) -> usize {
-        if max_text > RECORD_LINE { max_text } else { RECORD_LINE }
     }
 
     fn unwrap<'a>(self, text: &'a [u8], has_carriage_return: bool) -> Option<Unwrapped<'a>> {
@@ -81,20 +77,16 @@ struct Held {
 pub(super) struct Containers {
     wrapper: Option<Wrapper>,
     max_text: usize,
+    run_max: usize,
     run: Vec<Held>,
     run_starts: usize,
     run_ends: usize,
 }
 
 impl Containers {
-    pub(super) const fn new(wrapper: Option<Wrapper>, max_text: usize) -> Self {
-        Self { wrapper, max_text, run: Vec::new(), run_starts: 0, run_ends: 0 }
-    }
-
-    /// The most bytes of a file that a run covers.
-    pub(super) const fn run_max(max_text: usize) -> usize {
-        // A long line in many records, with what comes between them.
-        Wrapper::line_max(max_text).saturating_mul(2)
+    /// Texts are to be no longer than `max_text`, and runs no longer than `run_max`.
+    pub(super) const fn new(wrapper: Option<Wrapper>, max_text: usize, run_max: usize) -> Self {
+        Self { wrapper, max_text, run_max, run: Vec::new(), run_starts: 0, run_ends: 0 }
     }
 
     /// Where the open run starts.
@@ -161,7 +153,7 @@ impl Containers {
     fn has_room_for(&self, ends: usize, unwrapped: &Unwrapped<'_>) -> bool {
         let open = self.run.iter().find(|held| held.is_open && held.stream == unwrapped.stream);
         let joined = open.map_or(0, |held| held.text.len()).saturating_add(unwrapped.text.len());
-        joined <= self.max_text && ends.saturating_sub(self.run_starts) <= Self::run_max(self.max_text)
+        joined <= self.max_text && ends.saturating_sub(self.run_starts) <= self.run_max
     }
 
     /// Hands the open run on. `marked` says that more may come to its open records.

@@ -115,10 +115,15 @@ pub(super) enum Waits {
 
 impl Assembler {
     pub(super) fn new(rules: &LineRules) -> Self {
+        Self::with_record_line(rules, container::RECORD_LINE)
+    }
+
+    /// `record_line` is the longest line of a container runtime.
+    fn with_record_line(rules: &LineRules, record_line: usize) -> Self {
         let charset = Charset::new(rules.encoding);
         let wrapper = Wrapper::new(rules.format);
         let max_text = rules.max_line_bytes.clamp(LINE_MIN, LINE_MAX);
-        let max_line = if wrapper.is_some() { Wrapper::line_max(max_text) } else { max_text };
+        let max_line = if wrapper.is_some() { max_text.max(record_line) } else { max_text };
         let finish = Finish {
             filter: Filter::new(&rules.include, &rules.exclude),
             redaction: Redaction::new(&rules.redact),
@@ -195,7 +200,7 @@ impl Assembler {
             return Some(false);
         }
         let mut first = First::default();
-        let mut containers = Containers::new(self.wrapper, self.max_text);
+        let mut containers = self.containers();
         let mut decoded = String::new();
         for token in
             Lines::new(self.charset, self.max_line, &Input { data: next, before: b"", end: End::Open })
@@ -229,13 +234,18 @@ impl Assembler {
         Stages {
             charset: self.charset,
             decoded: String::new(),
-            containers: Containers::new(self.wrapper, self.max_text),
+            containers: self.containers(),
             groups: Groups::new(self.multiline.as_ref(), self.commit_max(), output),
         }
     }
 
+    /// A run may be a long line in many records, with what comes between them.
     fn run_max(&self) -> usize {
-        self.wrapper.map_or(0, |_| Containers::run_max(self.max_text))
+        self.wrapper.map_or(0, |_| self.max_line.saturating_mul(2))
+    }
+
+    fn containers(&self) -> Containers {
+        Containers::new(self.wrapper, self.max_text, self.run_max())
     }
 
     /// Between two commits there is an event of several lines, and what of a run was before it.

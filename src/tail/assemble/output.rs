@@ -17,36 +17,28 @@ pub(super) struct Finish {
     pub redaction: Redaction,
 }
 
-/// What was skipped, without an allocation.
+/// Why bytes do not become events here.
+const REASONS: [SkipReason; 4] =
+    [SkipReason::Excluded, SkipReason::NotIncluded, SkipReason::ByteOrderMark, SkipReason::Nul];
+
+/// What was skipped, for each of [`REASONS`]; copied with every commit, so without an allocation.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    excluded: Skipped,
-    not_included: Skipped,
-    mark: Skipped,
-    nul: Skipped,
-}
+struct Tally([Skipped; REASONS.len()]);
 
 impl Tally {
-    const fn of(&mut self, reason: SkipReason) -> &mut Skipped {
-        match reason {
-            SkipReason::ByteOrderMark => &mut self.mark,
-            SkipReason::NotIncluded => &mut self.not_included,
-            SkipReason::Excluded => &mut self.excluded,
-            _ => &mut self.nul,
+    fn add(&mut self, reason: SkipReason, span: Span) {
+        debug_assert!(REASONS.contains(&reason), "{reason} is decided elsewhere");
+        for (known, skipped) in REASONS.iter().zip(&mut self.0) {
+            if *known == reason {
+                skipped.bytes = skipped.bytes.saturating_add(span.bytes as u64);
+                skipped.lines = skipped.lines.saturating_add(span.lines as u64);
+            }
         }
     }
 
-    fn add(&mut self, reason: SkipReason, span: Span) {
-        let skipped = self.of(reason);
-        skipped.bytes = skipped.bytes.saturating_add(span.bytes as u64);
-        skipped.lines = skipped.lines.saturating_add(span.lines as u64);
-    }
-
-    fn into_skips(mut self) -> Skips {
-        use SkipReason::{ByteOrderMark, Excluded, NotIncluded, Nul};
+    fn into_skips(self) -> Skips {
         let mut skips = Skips::default();
-        for reason in [Excluded, NotIncluded, ByteOrderMark, Nul] {
-            let Skipped { bytes, lines } = *self.of(reason);
+        for (reason, Skipped { bytes, lines }) in REASONS.into_iter().zip(self.0) {
             if bytes > 0 {
                 skips.add(reason, bytes, lines);
             }

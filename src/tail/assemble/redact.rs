@@ -1,6 +1,7 @@
 //! What is replaced in an event before it reaches the disk.
 //!
-//! The patterns are applied in their order, each to what the one before made of the whole event.
+//! The patterns are applied in their order, each to what the one before made of the whole event. Of a line that comes out
+//! in pieces each piece is looked at alone: what a cut goes through is not found.
 
 use std::borrow::Cow;
 
