@@ -207,9 +207,10 @@ impl Assembler {
         {
             let Token::Piece(piece) = token else { return Some(false) };
             let text = self.charset.decode(piece.content, &mut decoded);
-            if stages.containers.open_at().is_some() {
-                return Some(stages.containers.goes_on_with(&piece, text));
+            if stages.containers.goes_on_with(&piece, text) {
+                return Some(true);
             }
+            stages.containers.flush(true, &mut stages.groups);
             containers.take(&piece, text, &mut first);
             if let Some(first) = first.record() {
                 return Some(stages.groups.goes_on_with(&first));

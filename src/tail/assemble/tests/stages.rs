@@ -352,6 +352,25 @@ mod groups {
     }
 
     #[test]
+    fn records_that_came_out_together_are_used_together() {
+        let rules = |pattern| LineRules {
+            format: LineFormat::Cri,
+            multiline: Some(multiline(pattern)),
+            ..LineRules::default()
+        };
+        let go = MultilinePattern::Preset(MultilinePreset::Go);
+        for pattern in [MultilinePattern::Continue(regex("^ ")), go] {
+            let assembler = Assembler::new(&rules(pattern));
+            let mut reader = Reader::new(&assembler);
+            reader.append(cri("stdout", 0, "P", "a ")).append(cri("stderr", 1, "F", "panic: b"));
+            assert_eq!(reader.append(cri("stdout", 2, "F", "c")).cut(End::Open), Waits::Group);
+            assert_eq!(reader.taken(), Vec::<String>::new(), "the last of them may go on");
+            reader.append(cri("stdout", 3, "F", "d")).cut(End::Finished);
+            assert_eq!(reader.taken(), ["a c", "panic: b", "d"]);
+        }
+    }
+
+    #[test]
     fn a_quiet_time_completes_the_event_before_an_open_record() {
         let rules = LineRules {
             format: LineFormat::Cri,
