@@ -389,6 +389,17 @@ impl EventBlock {
         self.count = self.count.saturating_add(1);
     }
 
+    /// Where the block is now, for [`EventBlock::rewind`].
+    pub(crate) const fn mark(&self) -> BlockMark {
+        BlockMark { bytes: self.bytes.len(), count: self.count }
+    }
+
+    /// Takes back the events that were appended after `mark`, which is one of this block.
+    pub(crate) fn rewind(&mut self, mark: BlockMark) {
+        self.bytes.truncate(mark.bytes);
+        self.count = self.count.min(mark.count);
+    }
+
     /// The number of events.
     #[must_use]
     pub const fn count(&self) -> u32 {
@@ -418,6 +429,13 @@ impl EventBlock {
     pub fn events(&self) -> EventIter<'_> {
         EventIter::new(&self.bytes)
     }
+}
+
+/// A place between two events of an [`EventBlock`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockMark {
+    bytes: usize,
+    count: u32,
 }
 
 /// One event as it stands in a frame: a line without its line ending.

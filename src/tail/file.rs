@@ -14,11 +14,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::assemble::{Assembler, End, Input, Waits};
 use super::content::Content;
 use super::detour::Detour;
 use super::identity::Stamp;
-use super::lines;
-use crate::event::{Checkpoint, EventBlock, FileIdentity, FileOffset, SkipReason, SourceName, Witness};
+use crate::event::{
+    Checkpoint, EventBlock, FileIdentity, FileOffset, SkipReason, Skips, SourceName, Witness,
+};
 
 /// How many new bytes one read asks for: large enough to make system calls cheap, small enough to stay in the
 /// processor's cache on the way to the frame.
@@ -56,22 +58,22 @@ impl ReadBuffer {
     }
 }
 
-/// How a file's lines are cut.
+/// How a file's bytes become events.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rule {
-    /// Longer lines are split.
-    pub max_line: usize,
-    /// Nothing will be added to the file: what follows the last newline is an event too.
-    pub finished: bool,
+pub(super) struct Rule<'a> {
+    /// What makes events of them.
+    pub assembler: &'a Assembler,
+    /// What is known about what follows the end of the file.
+    pub end: End,
 }
 
 /// What one read brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Chunk {
-    /// Events, from this offset on.
-    Events { start: u64, at_end: bool },
-    /// No complete line. `grew`: there is more of an incomplete one than at the last read.
-    Nothing { grew: bool, at_end: bool },
+    /// Bytes from this offset on became events or were skipped. What is behind them waits.
+    Events { start: u64, skips: Skips, waits: Waits, at_end: bool },
+    /// No complete event. `grew`: there is more of an incomplete one than at the last read.
+    Nothing { grew: bool, waits: Waits, at_end: bool },
     /// The bytes before the offset are gone or are others: the file was truncated.
     Truncated,
 }
@@ -100,14 +102,19 @@ impl Progress {
         &mut self,
         content: &mut impl Content,
         buffer: &mut ReadBuffer,
-        rule: Rule,
+        rule: Rule<'_>,
         events: &mut EventBlock,
     ) -> io::Result<Chunk> {
-        let longest_wait = rule.max_line.saturating_add(1);
+        let longest_wait = rule.assembler.hold_max();
         let mut want = READ_BYTES;
-        if !rule.finished && self.scanned.saturating_sub(self.offset) > PROBE_ABOVE {
+        if rule.end == End::Open
+            && !rule.assembler.joins()
+            && self.scanned.saturating_sub(self.offset) > PROBE_ABOVE
+        {
             match self.probe(content, buffer, longest_wait)? {
-                Probe::Wait { grew, at_end } => return Ok(Chunk::Nothing { grew, at_end }),
+                Probe::Wait { grew, at_end } => {
+                    return Ok(Chunk::Nothing { grew, waits: Waits::Newline, at_end });
+                }
                 Probe::Read { bytes } => want = want.max(bytes),
             }
         }
@@ -121,11 +128,9 @@ impl Progress {
                 return Ok(Chunk::Truncated);
             }
             let at_end = data.len() < want;
-            let mut used = lines::cut_lines(data, rule.max_line, events);
-            if rule.finished && at_end {
-                lines::cut_rest(data.get(used..).unwrap_or_default(), rule.max_line, events);
-                used = data.len();
-            }
+            let end = if at_end { rule.end } else { End::Open };
+            let cut = rule.assembler.cut(Input { data, before: overlap, end }, events);
+            let (used, waits) = (cut.used, cut.waits);
             if used == 0 && !at_end && want <= longest_wait {
                 want = want.saturating_mul(2).min(longest_wait + 1);
                 continue;
@@ -134,7 +139,7 @@ impl Progress {
             let grew = end != self.scanned;
             self.scanned = end;
             if used == 0 {
-                return Ok(Chunk::Nothing { grew, at_end });
+                return Ok(Chunk::Nothing { grew, waits, at_end });
             }
             self.offset = start.saturating_add(used as u64);
             let read = bytes.get(..before + used).unwrap_or_default();
@@ -142,7 +147,7 @@ impl Progress {
             if from == 0 && self.head.len < Witness::MAX_BYTES {
                 self.head = Witness::of(read);
             }
-            return Ok(Chunk::Events { start, at_end });
+            return Ok(Chunk::Events { start, skips: cut.skips, waits, at_end });
         }
     }
 
@@ -177,10 +182,14 @@ impl Progress {
         &mut self,
         content: &mut impl Content,
         buffer: &mut ReadBuffer,
+        assembler: &Assembler,
         max_line: usize,
     ) -> io::Result<()> {
+        let unit = assembler.alignment() as u64;
         let size = content.size()?;
+        let size = size - size % unit;
         let lowest = size.saturating_sub(max_line as u64);
+        let lowest = lowest - lowest % unit;
         let mut end = size;
         let offset = loop {
             if end == 0 {
@@ -191,8 +200,8 @@ impl Progress {
             }
             let len = usize::try_from(end.saturating_sub(lowest)).unwrap_or(usize::MAX).min(READ_BYTES);
             let from = end.saturating_sub(len as u64);
-            if let Some(newline) = memchr::memrchr(b'\n', buffer.read(content, from, len)?) {
-                break from.saturating_add(newline as u64 + 1);
+            if let Some(start) = assembler.last_line_start(buffer.read(content, from, len)?) {
+                break from.saturating_add(start as u64);
             }
             end = from;
         };
@@ -333,6 +342,14 @@ pub(super) struct FollowedFile {
     pub missing_since: Option<Instant>,
     /// It cannot be opened or read at the moment.
     pub trouble: Option<Trouble>,
+    /// Since when what is behind its offset has waited without growing, where that becomes an event after some time.
+    pub held_since: Option<Instant>,
+    /// A timer runs for that.
+    pub has_timer: bool,
+    /// The file that had its name before, and whose last event may go on in this one.
+    pub begins_in: Option<FileKey>,
+    /// The file that has its name now, in which its last event goes on.
+    pub goes_on_in: Option<FileKey>,
     /// When it was last read, in reads of the tailer.
     pub last_read: u64,
     /// The last look through its source in which it was seen.
@@ -366,6 +383,10 @@ impl FollowedFile {
             searches: 0,
             missing_since: None,
             trouble: None,
+            held_since: None,
+            has_timer: false,
+            begins_in: None,
+            goes_on_in: None,
             last_read: 0,
             seen_in: 0,
         }
@@ -412,13 +433,22 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use super::*;
+    use crate::config::LineRules;
+
+    fn events_from(start: u64, waits: Waits) -> Chunk {
+        Chunk::Events { start, skips: Skips::default(), waits, at_end: true }
+    }
+
+    fn nothing(grew: bool, waits: Waits) -> Chunk {
+        Chunk::Nothing { grew, waits, at_end: true }
+    }
 
     struct Rig {
         file: File,
         handle: OwnedFd,
         progress: Progress,
         buffer: ReadBuffer,
-        max_line: usize,
+        assembler: Assembler,
         lines: Vec<(Vec<u8>, bool)>,
     }
 
@@ -427,7 +457,8 @@ mod tests {
             let file = tempfile::tempfile().unwrap();
             let handle = OwnedFd::from(file.try_clone().unwrap());
             let (progress, buffer) = (Progress::default(), ReadBuffer::default());
-            Self { file, handle, progress, buffer, max_line, lines: Vec::new() }
+            let assembler = Assembler::new(&LineRules { max_line_bytes: max_line, ..LineRules::default() });
+            Self { file, handle, progress, buffer, assembler, lines: Vec::new() }
         }
 
         fn append(&self, bytes: impl AsRef<[u8]>) {
@@ -436,7 +467,8 @@ mod tests {
 
         fn step(&mut self, finished: bool) -> Chunk {
             let mut events = EventBlock::default();
-            let rule = Rule { max_line: self.max_line, finished };
+            let end = if finished { End::Finished } else { End::Open };
+            let rule = Rule { assembler: &self.assembler, end };
             let chunk = self.progress.read(&mut &self.handle, &mut self.buffer, rule, &mut events).unwrap();
             assert_eq!(matches!(chunk, Chunk::Events { .. }), !events.is_empty());
             self.lines.extend(events.events().map(|event| (event.line.to_vec(), event.continues)));
@@ -462,14 +494,14 @@ mod tests {
     fn complete_lines_come_out_and_the_rest_is_held_back_until_the_file_is_finished() {
         let mut rig = Rig::new(64);
         rig.append("one\ntwo\r\nthr");
-        assert_eq!(rig.step(false), Chunk::Events { start: 0, at_end: true });
+        assert_eq!(rig.step(false), events_from(0, Waits::Newline));
         assert_eq!(rig.progress.offset, 9);
-        assert_eq!(rig.step(false), Chunk::Nothing { grew: false, at_end: true });
+        assert_eq!(rig.step(false), nothing(false, Waits::Newline));
         rig.append("ee");
-        assert_eq!(rig.step(false), Chunk::Nothing { grew: true, at_end: true });
-        assert_eq!(rig.step(true), Chunk::Events { start: 9, at_end: true });
+        assert_eq!(rig.step(false), nothing(true, Waits::Newline));
+        assert_eq!(rig.step(true), events_from(9, Waits::Nothing));
         assert_eq!(rig.texts(), ["one", "two", "three"]);
-        assert_eq!(rig.step(true), Chunk::Nothing { grew: false, at_end: true });
+        assert_eq!(rig.step(true), nothing(false, Waits::Nothing));
     }
 
     #[test]
@@ -562,7 +594,7 @@ mod tests {
         ] {
             let mut rig = Rig::new(max_line);
             rig.append(&content);
-            rig.progress.skip_to_end(&mut &rig.handle, &mut rig.buffer, max_line).unwrap();
+            rig.progress.skip_to_end(&mut &rig.handle, &mut rig.buffer, &rig.assembler, max_line).unwrap();
             assert_eq!(rig.progress.offset, offset);
             assert_eq!(
                 rig.progress.head,

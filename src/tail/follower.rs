@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::TailOptions;
+use super::assemble::{End, Waits};
 use super::detour::{Search, Then};
 use super::discover::Pattern;
 use super::file::{Chunk, FileKey, Origin, Place, Progress, ReadBuffer, Rule, Trouble};
@@ -275,7 +276,7 @@ impl Follower {
                 return Ok(false);
             }
         }
-        self.read_chunk(key, true, now, sink)?;
+        self.read_chunk(key, End::Finished, now, sink)?;
         Ok(self.roster.files.get(&key).is_none_or(|file| file.at_end && !file.queued))
     }
 
@@ -319,7 +320,7 @@ impl Follower {
         let skip_content = self.roster.files.get(&key).and_then(|file| file.skip_content);
         match skip_content {
             Some(reason) => self.skip(key, reason, now, sink),
-            None => self.read_chunk(key, false, now, sink),
+            None => self.read_chunk(key, End::Open, now, sink),
         }
     }
 
@@ -353,7 +354,7 @@ impl Follower {
                 }
                 Ok(())
             }
-            Search::Found => self.read_chunk(key, true, now, sink),
+            Search::Found => self.read_chunk(key, End::Finished, now, sink),
         }
     }
 
@@ -390,7 +391,7 @@ impl Follower {
     fn read_chunk(
         &mut self,
         key: FileKey,
-        finished: bool,
+        end: End,
         now: Instant,
         sink: &mut impl FrameSink,
     ) -> Result<(), SinkClosed> {
@@ -402,7 +403,7 @@ impl Follower {
         }
         self.reads += 1;
         file.last_read = self.reads;
-        let rule = Rule { max_line: source.max_line, finished };
+        let rule = Rule { assembler: &source.assembler, end };
         let (progress, buffer, block) = (&mut file.progress, &mut self.buffer, &mut self.block);
         let copy = file.detour.as_mut().and_then(|detour| detour.copy());
         let is_copy = copy.is_some();
@@ -424,28 +425,28 @@ impl Follower {
             }
         };
         file.trouble = None;
-        let (grew, at_end) = match chunk {
-            Chunk::Events { start, at_end } => {
+        let (grew, waits, at_end) = match chunk {
+            Chunk::Events { start, skips, waits, at_end } => {
                 file.is_recorded = true;
                 sink.append(FrameDraft {
                     checkpoint: file.checkpoint(&source.name),
                     start: FileOffset(start),
                     detected: clock::wall(),
                     events: std::mem::take(&mut self.block),
-                    skips: Skips::default(),
+                    skips,
                     before: None,
                     forget: false,
                 })?;
-                (true, at_end)
+                (true, waits, at_end)
             }
-            Chunk::Nothing { grew, at_end } => {
+            Chunk::Nothing { grew, waits, at_end } => {
                 if at_end && !file.is_recorded {
                     // Should it be rotated away while the agent is down, its identity is known: before anything of
                     // the next generation is.
                     file.is_recorded = true;
                     sink.append(note(file.checkpoint(&source.name), false))?;
                 }
-                (grew, at_end)
+                (grew, waits, at_end)
             }
             Chunk::Truncated if is_copy => {
                 self.end_detour(key, false, now);
@@ -495,7 +496,9 @@ impl Follower {
         let (Some(source), Some(handle)) = (self.roster.sources.get(file.source), &file.handle) else {
             return Ok(());
         };
-        if let Err(error) = file.progress.skip_to_end(&mut &*handle, &mut self.buffer, source.max_line) {
+        if let Err(error) =
+            file.progress.skip_to_end(&mut &*handle, &mut self.buffer, &source.assembler, source.max_line)
+        {
             self.fail(key, &error, now);
             return Ok(());
         }

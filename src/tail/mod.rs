@@ -11,7 +11,8 @@
 //! - **Nothing is asked of notification** but when to look; a look every ten seconds finds what it missed.
 //!
 //! From the outside in: [`discover`] says which files a source has, `watch` when to look, `roster` which file is which,
-//! `follower` does a turn of work, `file` a read, `lines` cuts it into events.
+//! `follower` does a turn of work, `file` a read, `assemble` makes events of it. `detour` leads to a copy where a file no longer has
+//! what was to be read of it.
 //!
 //! # Outcomes that are choices
 //! - A remembered file is the same if device, inode, birth time, head and the bytes before the offset do not disagree.
@@ -24,13 +25,13 @@
 //! - A deleted file is forgotten when it is finished. One that was deleted while nobody looked is forgotten after an
 //!   hour; after a week where its directory is not there, as it may lie on a file system that is not mounted.
 
+mod assemble;
 mod content;
 mod detour;
 pub mod discover;
 mod file;
 mod follower;
 mod identity;
-mod lines;
 mod names;
 mod roster;
 mod watch;

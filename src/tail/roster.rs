@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::assemble::Assembler;
 use super::detour::Then;
 use super::discover::{Pattern, Visit};
 use super::file::{FileKey, FollowedFile, Origin, Place, Progress, ReadBuffer};
@@ -49,6 +50,7 @@ pub(super) struct FollowedSource {
     pub pattern: Arc<Pattern>,
     pub log_path: String,
     pub max_line: usize,
+    pub assembler: Assembler,
     /// When its directories are looked through next.
     pub look_due: Instant,
     delay: Duration,
@@ -106,6 +108,7 @@ impl Roster {
             pattern: Arc::new(pattern),
             log_path: config.log_path.clone(),
             max_line: config.lines.max_line_bytes.clamp(1, EventBlock::MAX_EVENT_BYTES),
+            assembler: Assembler::new(&config.lines),
             look_due: now,
             delay: config.delay,
             look_not_before: now,
