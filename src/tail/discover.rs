@@ -71,6 +71,8 @@ pub struct Pattern {
     base: PathBuf,
     /// What follows, at least one part.
     parts: Vec<Part>,
+    /// What one of these matches does not belong to it.
+    excluded: Vec<Pattern>,
 }
 
 /// What a [`Pattern`] finds on disk.
@@ -134,7 +136,14 @@ impl Pattern {
             parts.push(Part::Literal(name.ok_or_else(|| PatternError::Directory(text.to_owned()))?));
             base.pop();
         }
-        Ok(Self { base, parts })
+        Ok(Self { base, parts, excluded: Vec::new() })
+    }
+
+    /// The same without what one of `excluded` matches.
+    #[must_use]
+    pub fn excluding(mut self, excluded: Vec<Self>) -> Self {
+        self.excluded = excluded;
+        self
     }
 
     /// Whether this is a plain path, which leads to one file at most.
@@ -146,6 +155,14 @@ impl Pattern {
     /// Whether a file at `path` belongs to the source.
     #[must_use]
     pub fn matches(&self, path: &Path) -> bool {
+        self.takes_in(path) && !self.excludes(path)
+    }
+
+    fn excludes(&self, path: &Path) -> bool {
+        self.excluded.iter().any(|pattern| pattern.takes_in(path))
+    }
+
+    fn takes_in(&self, path: &Path) -> bool {
         fn matching(parts: &[Part], names: &[&OsStr]) -> bool {
             match (parts.split_first(), names.split_first()) {
                 (None, None) => true,
@@ -199,6 +216,16 @@ impl Pattern {
 
     /// Walks the directories in which matching files are or may appear. A match may be visited more than once.
     pub(super) fn walk(&self, visit: &mut dyn FnMut(Visit<'_>)) {
+        if self.excluded.is_empty() {
+            return self.walk_all(visit);
+        }
+        self.walk_all(&mut |found| match found {
+            Visit::Match(path) if self.excludes(path) => {}
+            found => visit(found),
+        });
+    }
+
+    fn walk_all(&self, visit: &mut dyn FnMut(Visit<'_>)) {
         if !self.base.is_dir()
             && let Some(there) = self.base.ancestors().skip(1).find(|ancestor| ancestor.is_dir())
         {
@@ -390,6 +417,18 @@ mod tests {
         std::os::unix::fs::symlink("loop.log", tree.0.path().join("loop.log")).unwrap();
         assert_eq!(tree.pattern("*.log").files(), [tree.0.path().join(odd)]);
         assert_eq!(tree.pattern("**/*.log").files().len(), 2);
+    }
+
+    #[test]
+    fn what_is_excluded_is_neither_found_nor_matched() {
+        let tree = Tree::with(&["a.log", "b.log", "x/a.log", "x/y/debug.log"]);
+        let excluded = vec![tree.pattern("b*"), tree.pattern("**/debug.log")];
+        let pattern = tree.pattern("**/*.log").excluding(excluded);
+        let found: Vec<_> = pattern.files().iter().map(|file| tree.relative(file)).collect();
+        assert_eq!(found, ["a.log", "x/a.log"]);
+        assert!(pattern.matches(&tree.0.path().join("x/a.log")));
+        assert!(!pattern.matches(&tree.0.path().join("x/y/debug.log")));
+        assert_eq!(pattern.survey().paths.len(), 2);
     }
 
     #[test]

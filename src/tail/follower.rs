@@ -7,6 +7,9 @@
 //! - A file's state moves on only together with a frame that the sink took; when the sink is closed, everything that
 //!   was not taken is still in its file.
 
+mod held;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -16,7 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::TailOptions;
-use super::assemble::{End, Waits};
+use super::assemble::End;
 use super::detour::{Search, Then};
 use super::discover::Pattern;
 use super::file::{Chunk, FileKey, Origin, Place, Progress, ReadBuffer, Rule, Trouble};
@@ -66,6 +69,8 @@ pub(super) struct Follower {
     max_open: usize,
     reads: u64,
     finishing_due: Instant,
+    /// When to read again what waits in a file, one entry a file.
+    timers: BTreeSet<(Instant, FileKey)>,
     /// Files that failed or found no room to be opened: not in the queue until they are tried again.
     troubled: Vec<FileKey>,
     summary_due: Instant,
@@ -88,6 +93,7 @@ impl Follower {
             max_open: options.max_open_files.max(1),
             reads: 0,
             finishing_due: now,
+            timers: BTreeSet::new(),
             troubled: Vec::new(),
             summary_due: now,
         }
@@ -110,6 +116,7 @@ impl Follower {
         for (watch, key) in std::mem::take(&mut self.roster.watches_to_end) {
             self.watch.uncover_file(watch, key);
         }
+        self.check_timers(now, sink)?;
         self.check_finishing(now, sink)?;
         self.append_notes(sink)?;
         for _ in 0..self.roster.ready.len().min(READS_A_TURN) {
@@ -142,7 +149,7 @@ impl Follower {
             .troubled
             .iter()
             .filter_map(|key| self.roster.files.get(key)?.trouble.map(|trouble| trouble.retry_at));
-        looks.chain(finishing).chain(troubles).min().unwrap_or(now + SAFETY_LOOK)
+        looks.chain(finishing).chain(troubles).chain(self.timer_due()).min().unwrap_or(now + SAFETY_LOOK)
     }
 
     /// Takes notifications. Returns whether there may be more.
@@ -250,7 +257,8 @@ impl Follower {
             }
             let Some(file) = self.roster.files.get(&key) else { continue };
             let Some(quiet_since) = file.quiet_since else { continue };
-            let is_quiet = now.saturating_duration_since(quiet_since) >= QUIET;
+            let goes_on = file.goes_on_in.is_some_and(|newer| self.roster.files.contains_key(&newer));
+            let is_quiet = now.saturating_duration_since(quiet_since) >= QUIET && !goes_on;
             if file.at_end && is_quiet && !file.queued && self.read_rest(key, now, sink)? {
                 self.roster.finish(key, &mut self.buffer, now);
             } else {
@@ -317,6 +325,10 @@ impl Follower {
         }
         // What is known to be a copy stands in the spool before what follows it.
         self.append_notes(sink)?;
+        let begins_before = self.roster.files.get(&key).is_some_and(|file| file.begins_in.is_some());
+        if begins_before && self.read_joint(key, End::Open, now, sink)? {
+            return Ok(());
+        }
         let skip_content = self.roster.files.get(&key).and_then(|file| file.skip_content);
         match skip_content {
             Some(reason) => self.skip(key, reason, now, sink),
@@ -477,6 +489,8 @@ impl Follower {
             }
         }
         if at_end {
+            self.expect_joint(key, waits);
+            self.hold(key, waits, grew, now);
             self.roster.release_successor(key);
         } else {
             self.roster.enqueue(key);

@@ -68,6 +68,15 @@ pub struct TailOptions {
     pub max_open_files: usize,
 }
 
+impl TailOptions {
+    /// The default, or at most `max_open_files` where that is given.
+    #[must_use]
+    pub fn new(max_open_files: Option<usize>) -> Self {
+        let default = Self::default();
+        Self { max_open_files: max_open_files.unwrap_or(default.max_open_files), ..default }
+    }
+}
+
 impl Default for TailOptions {
     /// Notification, and half of the descriptors this process may have (at most 16,384): the rest is for the spool and
     /// the connections.
@@ -136,7 +145,10 @@ impl Tailer {
         let patterns = sources
             .iter()
             .map(|source| {
+                let excluded =
+                    source.exclude.iter().map(|glob| Pattern::new(glob)).collect::<Result<Vec<_>, _>>();
                 Pattern::new(&source.log_path)
+                    .and_then(|pattern| Ok(pattern.excluding(excluded?)))
                     .map_err(|error| TailError::Pattern { name: source.name.clone(), source: error })
             })
             .collect::<Result<Vec<_>, _>>()?;

@@ -337,6 +337,8 @@ impl Roster {
                 if let Some(older) = holder.or(former).filter(|older| self.files.contains_key(older)) {
                     self.succeed(older, key);
                     self.successions.push(older);
+                    // It may have come to its end before there was anyone to wait for that.
+                    self.enqueue(older);
                     if let Some(older) = self.files.get_mut(&older) {
                         older.taken_over = Some((key, path));
                     }

@@ -1,6 +1,7 @@
 //! The tailer against real files, one turn at a time: nothing here waits, and time passes when a test says so.
 
 mod copies;
+mod held;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};

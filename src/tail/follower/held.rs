@@ -1,0 +1,291 @@
+//! What waits in a file although it could be an event: an open multi-line event, or a last line without newline.
+//!
+//! Invariants:
+//! - What waits stays in its file. A timer only says when to read it again, and with which knowledge.
+//! - It becomes an event for its time only if the file has just the size that it had when it was last read.
+//! - An event that was open when its file lost its name goes on in the file that took the name, if that begins with what
+//!   goes on with it. Both checkpoints move with one frame, so it can be neither torn nor doubled.
+
+use std::time::{Duration, Instant};
+
+use super::Follower;
+use crate::clock;
+use crate::event::{Before, EventBlock, FileOffset, FrameDraft, FrameSink, SinkClosed};
+use crate::tail::assemble::{Assembler, End, Input, Waits};
+use crate::tail::content::Content as _;
+use crate::tail::file::{FileKey, Progress, READ_BYTES};
+
+/// What is known of a file whose name another one took while an event was open at its end.
+struct Joint {
+    /// The bytes that wait in the file that had the name before.
+    held: Vec<u8>,
+    /// Those just before them.
+    before: Vec<u8>,
+    /// That file as read to its end.
+    older: Progress,
+    /// The beginning of the file that has the name.
+    next: Vec<u8>,
+}
+
+impl Follower {
+    /// A read came to the end of a file, where something waits. `grew`: there is more of it than at the last read.
+    pub(super) fn hold(&mut self, key: FileKey, waits: Waits, grew: bool, now: Instant) {
+        let Some(file) = self.roster.files.get_mut(&key) else { return };
+        let Some(source) = self.roster.sources.get(file.source) else { return };
+        if waits == Waits::Nothing {
+            file.held_since = None;
+            return;
+        }
+        if grew || file.held_since.is_none() {
+            file.held_since = Some(now);
+        }
+        let since = file.held_since.unwrap_or(now);
+        let due = next_end(&source.assembler, waits, now.saturating_duration_since(since));
+        if let Some((after, _)) = due
+            && !file.has_timer
+        {
+            file.has_timer = true;
+            self.timers.insert((since + after, key));
+        }
+    }
+
+    /// When the next timer ends.
+    pub(super) fn timer_due(&self) -> Option<Instant> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Reads what has waited for long enough.
+    pub(super) fn check_timers(&mut self, now: Instant, sink: &mut impl FrameSink) -> Result<(), SinkClosed> {
+        while let Some(timer) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
+            self.timers.remove(&timer);
+            self.timer_ended(timer.1, now, sink)?;
+        }
+        Ok(())
+    }
+
+    fn timer_ended(
+        &mut self,
+        key: FileKey,
+        now: Instant,
+        sink: &mut impl FrameSink,
+    ) -> Result<(), SinkClosed> {
+        let Some(file) = self.roster.files.get_mut(&key) else { return Ok(()) };
+        file.has_timer = false;
+        let Some(since) = file.held_since else { return Ok(()) };
+        let Some(source) = self.roster.sources.get(file.source) else { return Ok(()) };
+        let quiet = now.saturating_duration_since(since);
+        let end = match reached(&source.assembler, quiet) {
+            // It grew meanwhile.
+            None => return self.rearm(key, now),
+            Some(end) => end,
+        };
+        if file.goes_on_in.is_some_and(|newer| self.is_joined(key, newer)) {
+            // It is the other file's to wait.
+            return Ok(());
+        }
+        let Some(file) = self.roster.files.get(&key) else { return Ok(()) };
+        if file.handle.is_none() && !self.open(key, now) {
+            return Ok(());
+        }
+        let Some(file) = self.roster.files.get(&key) else { return Ok(()) };
+        let has_grown = file
+            .handle
+            .as_ref()
+            .and_then(|handle| handle.size().ok())
+            .is_some_and(|size| size != file.progress.scanned);
+        if has_grown || file.queued {
+            self.roster.enqueue(key);
+            return Ok(());
+        }
+        if file.begins_in.is_some() {
+            return self.read_joint(key, end, now, sink).map(|_| ());
+        }
+        self.read_chunk(key, end, now, sink)
+    }
+
+    fn rearm(&mut self, key: FileKey, now: Instant) -> Result<(), SinkClosed> {
+        self.hold(key, Waits::Group, false, now);
+        Ok(())
+    }
+
+    /// A file that lost its name was read to its end, where an event is open: the file that has the name now may begin
+    /// with what goes on with it.
+    pub(super) fn expect_joint(&mut self, key: FileKey, waits: Waits) {
+        let Some(file) = self.roster.files.get(&key) else { return };
+        let (Some(newer), None, None, Waits::Group) =
+            (file.successor, file.goes_on_in, file.begins_in, waits)
+        else {
+            return;
+        };
+        let is_unread = self.roster.files.get(&newer).is_some_and(|file| file.progress.offset == 0);
+        if !is_unread || file.quiet_since.is_none() {
+            return;
+        }
+        if let Some(file) = self.roster.files.get_mut(&key) {
+            file.goes_on_in = Some(newer);
+        }
+        if let Some(file) = self.roster.files.get_mut(&newer) {
+            file.begins_in = Some(key);
+        }
+    }
+
+    /// Whether the event that is open at the end of `older` is known to go on in `newer`.
+    fn is_joined(&mut self, older: FileKey, newer: FileKey) -> bool {
+        let Some(joint) = self.joint(older, newer) else { return false };
+        self.assembler_of(newer)
+            .is_some_and(|assembler| assembler.goes_on(&joint.held, &joint.next) == Some(true))
+    }
+
+    /// Reads a file whose first event may begin in the one that had its name before. Returns whether that is still open:
+    /// otherwise the file is to be read as any other.
+    pub(super) fn read_joint(
+        &mut self,
+        key: FileKey,
+        end: End,
+        now: Instant,
+        sink: &mut impl FrameSink,
+    ) -> Result<bool, SinkClosed> {
+        let Some(older) = self.roster.files.get(&key).and_then(|file| file.begins_in) else {
+            return Ok(false);
+        };
+        let Some(joint) = self.joint(older, key) else {
+            self.end_joint(older, key);
+            return Ok(false);
+        };
+        let Some(assembler) = self.assembler_of(key) else { return Ok(false) };
+        match assembler.goes_on(&joint.held, &joint.next) {
+            None => {
+                self.mark_at_end(key, joint.next.len(), now);
+                Ok(true)
+            }
+            Some(false) => {
+                self.end_joint(older, key);
+                self.read_chunk(older, End::GroupQuiet, now, sink)?;
+                Ok(false)
+            }
+            Some(true) => self.append_joint(older, key, &joint, end, now, sink),
+        }
+    }
+
+    /// Cuts what waits in the older file and what the newer begins with as one.
+    fn append_joint(
+        &mut self,
+        older: FileKey,
+        newer: FileKey,
+        joint: &Joint,
+        end: End,
+        now: Instant,
+        sink: &mut impl FrameSink,
+    ) -> Result<bool, SinkClosed> {
+        let Some(assembler) = self.assembler_of(newer) else { return Ok(false) };
+        let data = [joint.held.as_slice(), joint.next.as_slice()].concat();
+        let end = if joint.next.len() < READ_BYTES { end } else { End::Open };
+        let mut events = EventBlock::default();
+        let cut = assembler.cut(Input { data: &data, before: &joint.before, end }, &mut events);
+        let Some(used) = cut.used.checked_sub(joint.held.len()) else {
+            self.mark_at_end(newer, joint.next.len(), now);
+            self.hold(newer, Waits::Group, false, now);
+            return Ok(true);
+        };
+        let progress = {
+            let Some(handle) = self.roster.files.get(&newer).and_then(|file| file.handle.as_ref()) else {
+                return Ok(true);
+            };
+            match Progress::passed(&mut &*handle, &mut self.buffer, used as u64) {
+                Ok(progress) => progress,
+                Err(error) => {
+                    self.fail(newer, &error, now);
+                    return Ok(true);
+                }
+            }
+        };
+        let Some(name) = self.source_name(newer) else { return Ok(true) };
+        let Some(file) = self.roster.files.get_mut(&older) else { return Ok(true) };
+        let start = std::mem::replace(&mut file.progress, joint.older).offset;
+        file.held_since = None;
+        let before = Before { start: FileOffset(start), checkpoint: file.checkpoint(&name) };
+        let Some(file) = self.roster.files.get_mut(&newer) else { return Ok(true) };
+        file.progress = progress;
+        file.is_recorded = true;
+        file.held_since = None;
+        sink.append(FrameDraft {
+            checkpoint: file.checkpoint(&name),
+            start: FileOffset(0),
+            detected: clock::wall(),
+            events,
+            skips: cut.skips,
+            before: Some(Box::new(before)),
+            forget: false,
+        })?;
+        self.end_joint(older, newer);
+        self.roster.enqueue(newer);
+        Ok(true)
+    }
+
+    /// Reads both ends; `None` where there is nothing any more that could go on.
+    fn joint(&mut self, older: FileKey, newer: FileKey) -> Option<Joint> {
+        let file = self.roster.files.get(&older)?;
+        let hold_max = self.roster.sources.get(file.source)?.assembler.hold_max();
+        let mut handle = file.handle.as_ref()?;
+        let progress = file.progress;
+        if !progress.tail_agrees(&mut handle, &mut self.buffer).ok()? {
+            return None;
+        }
+        let before =
+            self.buffer.read(&mut handle, progress.tail_start(), usize::from(progress.tail.len)).ok()?;
+        let before = before.to_vec();
+        let held = self.buffer.read(&mut handle, progress.offset, hold_max).ok()?.to_vec();
+        let end = progress.offset.saturating_add(held.len() as u64);
+        let older = Progress::passed(&mut handle, &mut self.buffer, end).ok()?;
+        let file = self.roster.files.get(&newer)?;
+        let mut handle = file.handle.as_ref()?;
+        let next = self.buffer.read(&mut handle, 0, READ_BYTES.max(hold_max)).ok()?.to_vec();
+        (!held.is_empty() && file.progress.offset == 0).then_some(Joint { held, before, older, next })
+    }
+
+    fn end_joint(&mut self, older: FileKey, newer: FileKey) {
+        if let Some(file) = self.roster.files.get_mut(&older) {
+            file.goes_on_in = None;
+        }
+        if let Some(file) = self.roster.files.get_mut(&newer) {
+            file.begins_in = None;
+        }
+    }
+
+    fn mark_at_end(&mut self, key: FileKey, scanned: usize, now: Instant) {
+        let Some(file) = self.roster.files.get_mut(&key) else { return };
+        if file.progress.scanned != scanned as u64 {
+            file.held_since = Some(now);
+        }
+        file.progress.scanned = scanned as u64;
+        file.at_end = true;
+    }
+
+    fn assembler_of(&self, key: FileKey) -> Option<&Assembler> {
+        let source = self.roster.files.get(&key)?.source;
+        self.roster.sources.get(source).map(|source| &source.assembler)
+    }
+
+    fn source_name(&self, key: FileKey) -> Option<crate::event::SourceName> {
+        let source = self.roster.files.get(&key)?.source;
+        self.roster.sources.get(source).map(|source| source.name.clone())
+    }
+}
+
+/// After which time of quiet something becomes an event next, and what is known then; `None` where nothing will.
+fn next_end(assembler: &Assembler, waits: Waits, quiet: Duration) -> Option<(Duration, End)> {
+    let group =
+        assembler.group_timeout().filter(|_| waits == Waits::Group).map(|after| (after, End::GroupQuiet));
+    let partial = assembler.partial_timeout().map(|after| (after, End::Quiet));
+    group.into_iter().chain(partial).filter(|(after, _)| *after > quiet).min_by_key(|(after, _)| *after)
+}
+
+/// What is known after a time of quiet, if that is enough for anything.
+fn reached(assembler: &Assembler, quiet: Duration) -> Option<End> {
+    let is_over = |timeout: Option<Duration>| timeout.is_some_and(|timeout| quiet >= timeout);
+    if is_over(assembler.partial_timeout()) {
+        Some(End::Quiet)
+    } else {
+        is_over(assembler.group_timeout()).then_some(End::GroupQuiet)
+    }
+}
