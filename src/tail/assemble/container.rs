@@ -69,7 +69,6 @@ struct Held {
     time: Timestamp,
     stream: Stream,
     span: Span,
-    is_open: bool,
 }
 
 /// The stage.
@@ -78,15 +77,18 @@ pub(super) struct Containers {
     wrapper: Option<Wrapper>,
     max_text: usize,
     run_max: usize,
+    /// The records of the open run, and where it starts and ends.
     run: Vec<Held>,
     run_starts: usize,
     run_ends: usize,
+    /// Which of them is open, for each [`Stream`].
+    open: [Option<usize>; 2],
 }
 
 impl Containers {
     /// Texts are to be no longer than `max_text`, and runs no longer than `run_max`.
     pub(super) const fn new(wrapper: Option<Wrapper>, max_text: usize, run_max: usize) -> Self {
-        Self { wrapper, max_text, run_max, run: Vec::new(), run_starts: 0, run_ends: 0 }
+        Self { wrapper, max_text, run_max, run: Vec::new(), run_starts: 0, run_ends: 0, open: [None; 2] }
     }
 
     /// Where the open run starts.
@@ -110,7 +112,7 @@ impl Containers {
         let Some(wrapper) = self.wrapper else { return next.take(&plain) };
         let is_whole = !piece.continues && !piece.is_rest;
         match is_whole.then(|| wrapper.unwrap(text, piece.has_carriage_return)).flatten() {
-            Some(unwrapped) => self.take_record(&plain, unwrapped, next),
+            Some(unwrapped) => self.take_record(&plain, piece, unwrapped, next),
             None => {
                 self.flush(true, next);
                 self.hand_on(&plain, next);
@@ -118,40 +120,67 @@ impl Containers {
         }
     }
 
-    fn take_record(&mut self, line: &Record<'_>, unwrapped: Unwrapped<'_>, next: &mut impl Next) {
-        let (Some(starts), Some(ends)) = (line.starts, line.ends) else { return };
-        if !self.has_room_for(ends, &unwrapped) {
+    /// Takes what was unwrapped of a line.
+    fn take_record(
+        &mut self,
+        line: &Record<'_>,
+        piece: &Piece<'_>,
+        unwrapped: Unwrapped<'_>,
+        next: &mut impl Next,
+    ) {
+        if !self.has_room_for(piece.end, &unwrapped) {
             self.flush(true, next);
         }
         let Unwrapped { text, time, stream, is_partial } = unwrapped;
-        if self.run.is_empty() && (!is_partial || text.len() > self.max_text) {
-            let (time, stream) = (Some(time), Some(stream));
-            return self.hand_on(&Record { text: &text, time, stream, continues: is_partial, ..*line }, next);
-        }
         if self.run.is_empty() {
-            self.run_starts = starts;
-        }
-        self.run_ends = ends;
-        if let Some(open) = self.run.iter_mut().find(|held| held.is_open && held.stream == stream) {
-            open.text.extend_from_slice(&text);
-            open.span.add(line.span);
-            open.is_open = is_partial;
-            if !is_partial && self.wrapper == Some(Wrapper::DockerJson) && open.text.last() == Some(&b'\r') {
-                // The newline may have come in a record of its own.
-                open.text.pop();
+            if !is_partial || text.len() > self.max_text {
+                let (time, stream) = (Some(time), Some(stream));
+                let record = Record { text: &text, time, stream, continues: is_partial, ..*line };
+                return self.hand_on(&record, next);
             }
-        } else {
-            let (text, span) = (text.into_owned(), line.span);
-            self.run.push(Held { text, time, stream, span, is_open: is_partial });
+            self.run_starts = piece.start;
         }
-        if self.run.iter().all(|held| !held.is_open) {
+        self.run_ends = piece.end;
+        self.hold(Unwrapped { text, time, stream, is_partial }, line.span);
+        if self.open == [None; 2] {
             self.flush(false, next);
+        }
+    }
+
+    /// Adds a record to the open run.
+    fn hold(&mut self, unwrapped: Unwrapped<'_>, span: Span) {
+        let Unwrapped { text, time, stream, is_partial } = unwrapped;
+        let at = self.open_of(stream).unwrap_or(self.run.len());
+        match self.run.get_mut(at) {
+            Some(held) => {
+                held.text.extend_from_slice(&text);
+                held.span.add(span);
+                if !is_partial && self.wrapper == Some(Wrapper::DockerJson) {
+                    // Its newline may have come in a record of its own.
+                    held.text.pop_if(|last| *last == b'\r');
+                }
+            }
+            None => self.run.push(Held { text: text.into_owned(), time, stream, span }),
+        }
+        let [stdout, stderr] = &mut self.open;
+        *match stream {
+            Stream::Stdout => stdout,
+            Stream::Stderr => stderr,
+        } = is_partial.then_some(at);
+    }
+
+    /// Which record of the run is open for `stream`.
+    const fn open_of(&self, stream: Stream) -> Option<usize> {
+        let [stdout, stderr] = self.open;
+        match stream {
+            Stream::Stdout => stdout,
+            Stream::Stderr => stderr,
         }
     }
 
     /// Whether the open run may go on with a record that ends at `ends`.
     fn has_room_for(&self, ends: usize, unwrapped: &Unwrapped<'_>) -> bool {
-        let open = self.run.iter().find(|held| held.is_open && held.stream == unwrapped.stream);
+        let open = self.open_of(unwrapped.stream).and_then(|at| self.run.get(at));
         let joined = open.map_or(0, |held| held.text.len()).saturating_add(unwrapped.text.len());
         joined <= self.max_text && ends.saturating_sub(self.run_starts) <= self.run_max
     }
@@ -159,6 +188,7 @@ impl Containers {
     /// Hands the open run on. `marked` says that more may come to its open records.
     pub(super) fn flush(&mut self, marked: bool, next: &mut impl Next) {
         let run = std::mem::take(&mut self.run);
+        let open = std::mem::take(&mut self.open);
         let last = run.len().saturating_sub(1);
         for (at, held) in run.iter().enumerate() {
             let record = Record {
@@ -166,7 +196,7 @@ impl Containers {
                 time: Some(held.time),
                 stream: Some(held.stream),
                 span: held.span,
-                continues: marked && held.is_open,
+                continues: marked && open.contains(&Some(at)),
                 is_rest: false,
                 starts: (at == 0).then_some(self.run_starts),
                 ends: (at == last).then_some(self.run_ends),

@@ -160,6 +160,7 @@ impl<'a> Lines<'a> {
             End::Open | End::GroupQuiet => return None,
             // What is there of a last character waits for the rest of it, or for the end of the file.
             End::Quiet => (rest.get(..self.charset.whole_characters(rest)).unwrap_or(rest), true),
+            // Of UTF-16 there may be half a unit. A writer that comes back after that has left no text to be aligned to.
             End::Finished => (rest, false),
         };
         if content.is_empty() {

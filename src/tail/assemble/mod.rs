@@ -109,7 +109,7 @@ pub(super) enum Waits {
     /// For the end of a line; no complete one is among them.
     Newline,
     /// For the end of a multi-line event, or for the other parts of a partial container record. An incomplete line may
-    /// be behind them.
+    /// be behind them. After [`End::GroupQuiet`] it is a partial record: only [`End::Quiet`] helps.
     Group,
 }
 

@@ -83,7 +83,6 @@ struct Open {
     stream: Option<Stream>,
     span: Span,
     records: usize,
-    is_rest: bool,
     /// A blank line behind it, which may be a part of it.
     blank: Option<Blank>,
 }
@@ -170,27 +169,26 @@ impl<'a> Groups<'a> {
             stream: record.stream,
             span: record.span,
             records: 1,
-            is_rest: record.is_rest,
             blank: None,
         });
     }
 
     /// Hands the open event on, and the blank line behind it.
     fn close(&mut self) {
-        let Some(Open { time, stream, span, is_rest, blank, .. }) = self.open.take() else { return };
+        let Some(Open { time, stream, span, blank, .. }) = self.open.take() else { return };
         let event = Record {
             text: &self.text,
             time,
             stream,
             span,
             continues: false,
-            is_rest,
+            is_rest: false,
             starts: None,
             ends: None,
         };
         self.output.event(&event);
         if let Some(Blank { time, span }) = blank {
-            self.output.event(&Record { text: b"", time, span, is_rest: false, ..event });
+            self.output.event(&Record { text: b"", time, span, ..event });
         }
     }
 
