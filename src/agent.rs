@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::aggregate::{Aggregator, Limits};
-use crate::config::{Config, SyncMode};
+use crate::config::{Config, Global, SyncMode};
 use crate::outbox::SpoolOutbox;
 use crate::retry::{BackoffError, Delivery, DeliveryError, Policy};
 use crate::send::{self, SendError};
@@ -66,7 +66,7 @@ pub fn run(config: &Config, runtime: &Runtime, stop: impl Future<Output = ()>) -
     let strategy = send::strategy(global)?;
     let policy = Policy::new(global)?;
     let mut spool = Spool::open(&SpoolOptions::from(global))?;
-    let tailer = Tailer::new(&config.sources, spool.checkpoints(), &TailOptions::default())?;
+    let tailer = Tailer::new(&config.sources, spool.checkpoints(), &tail_options(global))?;
     let stopper = tailer.stopper();
     let batches = spool.batches();
     let recovered = batches.outstanding();
@@ -135,6 +135,11 @@ pub fn run(config: &Config, runtime: &Runtime, stop: impl Future<Output = ()>) -
             Ok(())
         }
     }
+}
+
+fn tail_options(global: &Global) -> TailOptions {
+    let default = TailOptions::default();
+    TailOptions { max_open_files: global.max_open_files.unwrap_or(default.max_open_files), ..default }
 }
 
 /// Starts a thread that says its name when it ends, however it ends.
