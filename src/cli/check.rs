@@ -1,23 +1,17 @@
 //! `log-agent check`: what a configuration means on this machine, without starting anything or touching the spool.
 
+mod source;
+
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::process::ExitCode;
 
-use indicatif::HumanBytes;
-
-use crate::config::{
-    self, Auth, Compression, Config, Global, OnFull, SendType, SourceConfig, StartAt, SyncMode, show_bytes,
-};
-use crate::tail::discover::Pattern;
+use crate::config::{self, Auth, Compression, Config, Global, OnFull, SendType, SyncMode, show_bytes};
 
 const AFTER_HELP: &str = "\
-What is legal but cannot be meant (a file that cannot be read or is followed twice, credentials sent in the clear,
-certificates that are not used) is a warning on standard error.
+What is legal but cannot be meant (a file that cannot be read, is compressed or is followed twice, credentials sent in
+the clear, certificates that are not used) is a warning on standard error.
 
 Examples:
   log-agent check
@@ -167,69 +161,9 @@ impl Report {
             ),
         );
         self.line("", sync);
-    }
-
-    /// What a source follows right now; at most `listed` files by name.
-    fn source(&mut self, source: &SourceConfig, listed: usize) {
-        let start = match source.start_at {
-            StartAt::Beginning => "beginning",
-            StartAt::End => "end",
-        };
-        self.line("source", &source.name);
-        self.line("", format_args!("{} from the {start}", source.log_path));
-        // A pattern that the configuration took is one that can be followed; should the two disagree, it is said.
-        let found = match Pattern::new(&source.log_path) {
-            Ok(pattern) => pattern.survey(),
-            Err(error) => {
-                self.warnings.push(format!("source {}: {error}", source.name));
-                return;
-            }
-        };
-        self.warnings.extend(found.unlistable.iter().map(|(path, error)| {
-            format!("source {}: {} cannot be searched: {error}", source.name, path.display())
-        }));
-        let mut files = Vec::new();
-        for path in found.paths {
-            match self.file(source, &path) {
-                Ok(bytes) => files.push((path, bytes)),
-                Err(warning) => {
-                    self.warnings.push(format!("source {}: {} {warning}", source.name, path.display()));
-                }
-            }
+        if let Some(most) = global.max_open_files {
+            self.line("files", format_args!("up to {most} are kept open"));
         }
-        if files.is_empty() {
-            self.line("", "  none yet: waited for");
-            return;
-        }
-        for (path, bytes) in files.iter().take(listed) {
-            self.line("", format_args!("  {} ({})", path.display(), HumanBytes(*bytes)));
-        }
-        if let Some(more) = files.get(listed..).filter(|more| !more.is_empty()) {
-            let bytes = more.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
-            self.line("", format_args!("  and {} more ({})", more.len(), HumanBytes(bytes)));
-        }
-    }
-
-    /// The size of a file in bytes, or why it will not be read.
-    fn file(&mut self, source: &SourceConfig, path: &Path) -> Result<u64, String> {
-        let metadata = fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
-        // Opening anything else might wait for someone to write.
-        if !metadata.is_file() {
-            return Err("is not a file".to_owned());
-        }
-        File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
-        let name = source.name.to_string();
-        match self.followed.insert((metadata.dev(), metadata.ino()), name) {
-            Some(other) if other != source.name.as_str() => {
-                self.warnings.push(format!(
-                    "{} is followed by the sources {other} and {}: its lines are sent twice",
-                    path.display(),
-                    source.name
-                ));
-            }
-            _ => {}
-        }
-        Ok(metadata.len())
     }
 }
 

@@ -119,6 +119,16 @@ impl<'t> Table<'t> {
         entries.into_iter().filter_map(|(key, _)| self.entry(key.get_ref())).collect()
     }
 
+    /// The elements of the array that `entry` has, each on the line of its own; `None` where it has no array.
+    pub(super) fn elements(&self, entry: &Entry<'t>) -> Option<Vec<Entry<'t>>> {
+        let of_element = |element: &'t toml::Spanned<DeValue<'t>>| Entry {
+            line: self.text.line_at(element.span().start),
+            value: element.get_ref(),
+            ..*entry
+        };
+        entry.value.as_array().map(|array| array.iter().map(of_element).collect())
+    }
+
     /// The table below `name`, if there is one.
     pub(super) fn table(&self, name: &str) -> Result<Option<Table<'t>>, ConfigError> {
         let Some(entry) = self.entry(name) else { return Ok(None) };
@@ -137,23 +147,16 @@ impl<'t> Table<'t> {
     pub(super) fn tables(&self, name: &str) -> Result<Vec<Table<'t>>, ConfigError> {
         let Some(entry) = self.entry(name) else { return Ok(Vec::new()) };
         let accepts = || format!("tables, each under [[{}]]", self.path_of(name));
-        let DeValue::Array(array) = entry.value else {
+        let Some(elements) = self.elements(&entry) else {
             return Err(self.unacceptable(&entry, accepts(), found(entry.value)));
         };
-        let mut tables = Vec::with_capacity(array.len());
-        for element in array {
-            let line = self.text.line_at(element.span().start);
-            match element.get_ref() {
-                DeValue::Table(entries) => {
-                    tables.push(Table { text: self.text, name: self.path_of(name), line, entries });
-                }
-                other => {
-                    let entry = Entry { line, ..entry };
-                    return Err(self.unacceptable(&entry, accepts(), found(other)));
-                }
+        let table_of = |element: &Entry<'t>| match element.value {
+            DeValue::Table(entries) => {
+                Ok(Table { text: self.text, name: self.path_of(name), line: element.line, entries })
             }
-        }
-        Ok(tables)
+            other => Err(self.unacceptable(element, accepts(), found(other))),
+        };
+        elements.iter().map(table_of).collect()
     }
 
     /// The name of a key with its table, as messages give it.
@@ -185,8 +188,13 @@ pub(super) fn found(value: &DeValue<'_>) -> String {
         DeValue::Integer(number) => format!("is {}", shown(&number.to_string())),
         DeValue::Float(number) => format!("is {}", shown(&number.to_string())),
         DeValue::Boolean(truth) => format!("is {truth}"),
-        _ => format!("is {}", kind_of(value)),
+        _ => found_kind(value),
     }
+}
+
+/// Describes a value by its kind alone: `is an array`.
+pub(super) fn found_kind(value: &DeValue<'_>) -> String {
+    format!("is {}", kind_of(value))
 }
 
 /// Describes a value that may be a secret: only what kind it is of.

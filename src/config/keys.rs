@@ -2,14 +2,19 @@
 //!
 //! Reading, the check for unknown keys and the tables of the documentation all come from these declarations.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use encoding_rs::Encoding;
+use regex::bytes::Regex;
 
 use super::document::{Located, Table};
 use super::error::{ConfigError, Problem};
+use super::pattern::Pattern;
 use super::rules::{
-    BYTES_MAX, Bytes, Default, Line, Millis, OneOf, Optional, Or, Required, Rule, Seconds, Whole,
+    BYTES_MAX, Bytes, Default, Label, Line, List, Millis, OneOf, Optional, Or, Required, Rule, Seconds, Whole,
 };
-use super::types::{Compression, OnFull, SendType, StartAt, SyncMode};
+use super::types::{Compression, LineFormat, MultilinePreset, OnFull, SendType, StartAt, SyncMode};
 
 /// Most requests in flight of each kind: the whole range of a port number, as each needs a connection.
 const SEND_TASKS_MAX: usize = 65_535;
@@ -23,6 +28,12 @@ const BATCH_BYTES_MAX: u64 = 256 << 20;
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// Largest segment: space comes back a segment at a time.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Open log files: below the least, a few busy ones keep each other out; the most is what Linux lets a process have.
+const OPEN_FILES: RangeInclusive<usize> = 16..=1 << 20;
+/// Most patterns of a kind in a source: every line is matched against each.
+const PATTERNS_MAX: usize = 256;
+/// Most redactions of a source: each may copy every line.
+pub(super) const REDACTIONS_MAX: usize = 64;
 
 /// A key in the documentation.
 pub(super) struct Row {
@@ -114,6 +125,8 @@ table! {
             "Size at which a segment of the spool is sealed; disk space comes back a segment at a time.";
         sync: Located<SyncMode> = Or(OneOf(&[("group", SyncMode::Group), ("os", SyncMode::Os)]), SyncMode::Group),
             "`\"group\"` survives a power cut, `\"os\"` (no fsync) a killed process only.";
+        max_open_files: Option<Located<usize>> = Optional(Whole(OPEN_FILES)),
+            "Most log files kept open; those beyond it are opened for each read. Without it, half of what the process may have open, at most 16384.";
         timeout_secs: Located<Duration> = Or(Seconds { min: Seconds::TICK }, Duration::from_secs(10)),
             "For one request, from connecting to the end of the answer.";
         shutdown_secs: Located<Duration> = Or(Seconds { min: Duration::ZERO }, Duration::from_secs(5)),
@@ -172,18 +185,72 @@ table! {
 
 table! {
     /// `[[sources]]`.
-    SourceKeys, "[[sources]]", also &[], {
+    SourceKeys, "[[sources]]", also &["multiline", "redact"], {
         name: Located<String> = Required(Line::NAME),
             "Names the source to the server; unique.";
         log_path: Located<String> = Required(Line::PATH),
             "A path or a glob: `*`, `?`, `[..]`, and `**` for any directories. What does not exist yet is waited for.";
+        exclude: Vec<Located<String>> = List { each: Line::PATH, count_max: PATTERNS_MAX },
+            "Paths or globs like `log_path`; a file that one of them matches is not followed.";
         delay_ms: Located<Duration> = Or(Millis, Duration::from_millis(500)),
             "How often files are looked at where notification does not reach.";
         start_at: Located<StartAt> =
             Or(OneOf(&[("beginning", StartAt::Beginning), ("end", StartAt::End)]), StartAt::Beginning),
             "Where reading begins in files that are there when the source is first followed; later ones are read from the beginning.";
+        ignore_older_secs: Option<Located<Duration>> = Optional(Seconds { min: Seconds::TICK }),
+            "A file that has not been written to for longer than this when it is first seen is skipped.";
         max_line_bytes: Located<u64> = Or(Bytes(16..=16 << 20), 1 << 20),
             "A longer line is split into several events, none of it dropped. 1 MiB bounds the memory for one line.";
+        encoding: Located<&'static Encoding> = Or(Label, encoding_rs::UTF_8),
+            "How the files are encoded; what is not UTF-8 is converted.";
+        format: Located<LineFormat> = Or(
+            OneOf(&[
+                ("plain", LineFormat::Plain),
+                ("docker-json", LineFormat::DockerJson),
+                ("cri", LineFormat::Cri),
+            ]),
+            LineFormat::Plain,
+        ),
+            "What wraps each line: nothing, Docker's `json-file` driver, or the container runtimes of Kubernetes.";
+        include_lines: Vec<Located<Regex>> = List { each: Pattern, count_max: PATTERNS_MAX },
+            "Where there is any, only events that match one of them are kept.";
+        exclude_lines: Vec<Located<Regex>> = List { each: Pattern, count_max: PATTERNS_MAX },
+            "Events that match one of them are left out, also where they match one of `include_lines`.";
+        partial_timeout_secs: Option<Located<Duration>> = Optional(Seconds { min: Seconds::TICK }),
+            "A last line without newline that has not grown for this long becomes an event, marked as going on. Without it, it waits.";
+    }
+}
+
+table! {
+    /// `[sources.multiline]`.
+    MultilineKeys, "[sources.multiline]", also &[], {
+        start_pattern: Option<Located<Regex>> = Optional(Pattern),
+            "An event begins with a line that matches, and goes on up to the next.";
+        continue_pattern: Option<Located<Regex>> = Optional(Pattern),
+            "A line that matches belongs to the event before it.";
+        preset: Option<Located<MultilinePreset>> = Optional(OneOf(&[
+            ("java", MultilinePreset::Java),
+            ("python", MultilinePreset::Python),
+            ("go", MultilinePreset::Go),
+            ("ruby", MultilinePreset::Ruby),
+        ])),
+            "The stack traces of a language are one event each, and every other line is.";
+        max_lines: Located<usize> = Or(Whole(2..=100_000), 500),
+            "Most lines of an event; what follows begins the next.";
+        max_bytes: Located<u64> = Or(Bytes(1 << 10..=16 << 20), 1 << 20),
+            "Most bytes of an event, as they stand in the file.";
+        timeout_ms: Located<Duration> = Or(Millis, Duration::from_secs(1)),
+            "An event whose file has not grown for this long is complete.";
+    }
+}
+
+table! {
+    /// `[[sources.redact]]`.
+    RedactKeys, "[[sources.redact]]", also &[], {
+        pattern: Located<Regex> = Required(Pattern),
+            "What is replaced, wherever it occurs in an event. It is never printed.";
+        replacement: Located<String> = Or(Line::REPLACEMENT, "[redacted]".to_owned()),
+            "What stands in its place; `$1` or `${name}` is a group of the pattern, `$$` a dollar sign.";
     }
 }
 
@@ -196,7 +263,10 @@ const EVERYWHERE: &[(&str, &[&str])] = &[
     ("[[sources]]", SourceKeys::KEYS),
     ("[global.auth]", AuthKeys::KEYS),
     ("[global.tls]", TlsKeys::KEYS),
+    ("[sources.multiline]", MultilineKeys::KEYS),
+    ("[[sources.redact]]", RedactKeys::KEYS),
     ("[global]", &["headers", "auth", "tls"]),
+    ("[[sources]]", &["multiline", "redact"]),
 ];
 
 /// Refuses the first key of `table` that is in none of `known`, and says which it may have been meant to be.

@@ -6,15 +6,17 @@
 //! - Every key is declared once, in `keys`; reading, the check for unknown keys and the documentation follow from it.
 //! - No message and no `Debug` text holds a secret.
 //!
-//! A file is read (`document`), its tables are read key by key as declared (`keys`, from the blocks of `rules`), and
-//! what needs more than one key or another file is resolved (`end_point`, `auth`, `tls`, `source`). The first thing
-//! that is wrong is the [`ConfigError`].
+//! A file is read (`document`), its tables are read key by key as declared (`keys`, from the blocks of `rules` and
+//! `pattern`), and what needs more than one key or another file is resolved (`end_point`, `auth`, `tls`, `source` and,
+//! below it, `lines`). The first thing that is wrong is the [`ConfigError`].
 
 mod auth;
 mod document;
 mod end_point;
 mod error;
 mod keys;
+mod lines;
+mod pattern;
 mod reference;
 mod rules;
 mod source;
@@ -107,7 +109,7 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
         on_full: keys.on_full.value,
         segment_bytes: keys.segment_bytes.value,
         sync: keys.sync.value,
-        max_open_files: None,
+        max_open_files: keys.max_open_files.map(|open| open.value),
         timeout: keys.timeout_secs.value,
         shutdown: keys.shutdown_secs.value,
         compression: keys.compression.value,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{AuthKeys, GlobalKeys, Row, SourceKeys, TlsKeys};
+use super::keys::{AuthKeys, GlobalKeys, MultilineKeys, RedactKeys, Row, SourceKeys, TlsKeys};
 use super::rules::Default;
 
 /// Every key with what it accepts, its default and what it is for, as Markdown tables. The README has this text.
@@ -23,6 +23,17 @@ pub fn reference() -> String {
         ),
         (TlsKeys::HEADER, "The server's certificate is always verified.", TlsKeys::rows()),
         (SourceKeys::HEADER, "At least one.", SourceKeys::rows()),
+        (
+            MultilineKeys::HEADER,
+            "Below the source that it belongs to, with exactly one of `start_pattern`, `continue_pattern` and `preset`.",
+            MultilineKeys::rows(),
+        ),
+        (
+            RedactKeys::HEADER,
+            "Below the source that it belongs to, up to 64 times; applied in the order of the file, before a line reaches \
+             the disk.",
+            RedactKeys::rows(),
+        ),
     ];
     let mut text = String::new();
     for (header, about, rows) in tables {
@@ -62,12 +73,14 @@ mod tests {
     const README: &str = include_str!("../../README.md");
 
     /// Every table with its keys.
-    fn tables() -> [(&'static str, Vec<Row>); 4] {
+    fn tables() -> [(&'static str, Vec<Row>); 6] {
         [
             (GlobalKeys::HEADER, GlobalKeys::rows()),
             (AuthKeys::HEADER, AuthKeys::rows()),
             (TlsKeys::HEADER, TlsKeys::rows()),
             (SourceKeys::HEADER, SourceKeys::rows()),
+            (MultilineKeys::HEADER, MultilineKeys::rows()),
+            (RedactKeys::HEADER, RedactKeys::rows()),
         ]
     }
 
@@ -101,11 +114,13 @@ mod tests {
                 let is_it = |line: &&str| line.starts_with(&format!("{name} = "));
                 let set = sample_lines(header).find(is_it);
                 let commented = sample_lines(header).filter_map(|line| line.strip_prefix('#')).find(is_it);
+                // In a table that is commented out as a whole, so are its defaults.
+                let is_set = SAMPLE.lines().any(|line| line == header);
                 match row.default {
                     Default::Literal(literal) => {
-                        assert_eq!(set, Some(format!("{name} = {literal}").as_str()), "{header} {name}");
+                        let stated = if is_set { set } else { commented };
+                        assert_eq!(stated, Some(format!("{name} = {literal}").as_str()), "{header} {name}");
                     }
-                    // In [global.auth], which is commented out as a whole, nothing is set.
                     Default::Required => assert!(set.or(commented).is_some(), "{header} {name}"),
                     Default::Absent => assert!(commented.is_some(), "{header} {name}"),
                 }
@@ -130,20 +145,29 @@ mod tests {
 
     #[test]
     fn what_the_sample_has_commented_out_is_accepted_too() {
-        for header in ["[global.headers]", "[global.auth]", "[global.tls]"] {
-            let table: String = sample_lines(header)
+        for header in tables().map(|(header, _)| header).into_iter().chain(["[global.headers]"]) {
+            let keys: Vec<&str> = sample_lines(header)
                 .filter_map(|line| line.strip_prefix('#'))
                 .filter(|line| line.starts_with(|c: char| c.is_ascii_alphabetic()))
-                .map(|line| format!("{line}\n"))
                 .collect();
-            assert!(!table.is_empty(), "{header}");
-            // Everything at once conflicts or needs files; what matters is that no key is unknown or of a wrong type.
-            match load(&format!("{SAMPLE}\n{header}\n{table}")).map_err(|error| (error.to_string(), error)) {
-                Ok(_) => {}
-                Err((text, error)) => assert!(
-                    matches!(error.problem(), Problem::Conflict(_) | Problem::PemUnreadable { .. }),
-                    "{header}: {text}"
-                ),
+            assert!(!keys.is_empty(), "{header}");
+            let together = keys.join("\n");
+            for key in keys.into_iter().chain([together.as_str()]) {
+                let text = if SAMPLE.lines().any(|line| line == header) {
+                    SAMPLE.replace(&format!("\n{header}\n"), &format!("\n{header}\n{key}\n"))
+                } else {
+                    format!("{SAMPLE}\n{header}\n{key}\n")
+                };
+                // Alone, a key may lack others or a file; together, they may conflict. What matters is that each is
+                // known, and of the right type.
+                let Err(error) = load(&text) else { continue };
+                assert!(
+                    matches!(
+                        error.problem(),
+                        Problem::Missing { .. } | Problem::Conflict(_) | Problem::PemUnreadable { .. }
+                    ),
+                    "{header} {key}: {error}"
+                );
             }
         }
     }

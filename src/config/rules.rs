@@ -3,9 +3,10 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use encoding_rs::Encoding;
 use toml::de::DeValue;
 
-use super::document::{Located, Table, found, found_secret};
+use super::document::{Entry, Located, Table, found, found_kind, found_secret};
 use super::error::ConfigError;
 use crate::event::SourceName;
 
@@ -23,9 +24,9 @@ pub(super) trait Kind {
     /// A value as it is written in a file.
     fn literal(&self, value: &Self::Value) -> String;
 
-    /// Whether messages must not repeat the value.
-    fn is_secret(&self) -> bool {
-        false
+    /// Says of a value that is not accepted what it is, as in `is 0`; never repeats one that may be secret.
+    fn found(&self, value: &DeValue<'_>) -> String {
+        found(value)
     }
 }
 
@@ -40,7 +41,7 @@ pub(super) trait Rule {
     /// What the key accepts; completes "must be".
     fn accepts(&self) -> String;
 
-    /// The default as it is written in a file, or what stands for it in a table of the documentation.
+    /// What applies where the key is absent.
     fn default(&self) -> Default;
 }
 
@@ -64,6 +65,14 @@ pub(super) struct Optional<K>(pub(super) K);
 /// A key with a default.
 pub(super) struct Or<K: Kind>(pub(super) K, pub(super) K::Value);
 
+/// A key that has any number of values up to a limit, in an array; none where it is absent.
+pub(super) struct List<K> {
+    /// What each of them is.
+    pub(super) each: K,
+    /// How many there may be.
+    pub(super) count_max: usize,
+}
+
 fn read_kind<K: Kind>(
     kind: &K,
     table: &Table<'_>,
@@ -72,10 +81,7 @@ fn read_kind<K: Kind>(
     let Some(entry) = table.entry(name) else { return Ok(None) };
     match kind.read(entry.value) {
         Some(value) => Ok(Some(Located { value, line: entry.line })),
-        None => {
-            let found = if kind.is_secret() { found_secret(entry.value) } else { found(entry.value) };
-            Err(table.unacceptable(&entry, kind.accepts(), found))
-        }
+        None => Err(table.unacceptable(&entry, kind.accepts(), kind.found(entry.value))),
     }
 }
 
@@ -128,19 +134,64 @@ impl<K: Kind<Value: Clone>> Rule for Or<K> {
     }
 }
 
-/// Text on one line: not empty, without control characters.
+impl<K: Kind> List<K> {
+    /// Reads one element, the first of which has number 1; an error names its line, and its number for those that
+    /// share one.
+    fn read_element(
+        &self,
+        table: &Table<'_>,
+        number: usize,
+        element: &Entry<'_>,
+    ) -> Result<Located<K::Value>, ConfigError> {
+        if number > self.count_max {
+            let accepts = format!("an array of up to {}", self.count_max);
+            return Err(table.unacceptable(element, accepts, "has more".to_owned()));
+        }
+        match self.each.read(element.value) {
+            Some(value) => Ok(Located { value, line: element.line }),
+            None => {
+                let found = format!("element {number} {}", self.each.found(element.value));
+                Err(table.unacceptable(element, self.accepts(), found))
+            }
+        }
+    }
+}
+
+impl<K: Kind> Rule for List<K> {
+    type Value = Vec<Located<K::Value>>;
+
+    fn read(&self, table: &Table<'_>, name: &str) -> Result<Self::Value, ConfigError> {
+        let Some(entry) = table.entry(name) else { return Ok(Vec::new()) };
+        let Some(elements) = table.elements(&entry) else {
+            return Err(table.unacceptable(&entry, self.accepts(), found_kind(entry.value)));
+        };
+        (1..).zip(&elements).map(|(number, element)| self.read_element(table, number, element)).collect()
+    }
+
+    fn accepts(&self) -> String {
+        format!("an array of up to {}, each {}", self.count_max, self.each.accepts())
+    }
+
+    fn default(&self) -> Default {
+        Default::Absent
+    }
+}
+
+/// Text on one line, without control characters.
 pub(super) struct Line {
-    bytes_max: usize,
+    bytes: RangeInclusive<usize>,
     secret: bool,
 }
 
 impl Line {
     /// A name.
-    pub(super) const NAME: Self = Self { bytes_max: SourceName::MAX_BYTES, secret: false };
+    pub(super) const NAME: Self = Self { bytes: 1..=SourceName::MAX_BYTES, secret: false };
     /// A path or a URL; 4096 bytes are the longest path of Linux.
-    pub(super) const PATH: Self = Self { bytes_max: 4096, secret: false };
+    pub(super) const PATH: Self = Self { bytes: 1..=4096, secret: false };
     /// A secret, or where one is to be had.
-    pub(super) const SECRET: Self = Self { bytes_max: 4096, secret: true };
+    pub(super) const SECRET: Self = Self { bytes: 1..=4096, secret: true };
+    /// What stands in place of something else, if only nothing.
+    pub(super) const REPLACEMENT: Self = Self { bytes: 0..=4096, secret: false };
 }
 
 impl Kind for Line {
@@ -148,20 +199,21 @@ impl Kind for Line {
 
     fn read(&self, value: &DeValue<'_>) -> Option<String> {
         let text = value.as_str()?;
-        let accepted = !text.is_empty() && text.len() <= self.bytes_max && !text.contains(char::is_control);
+        let accepted = self.bytes.contains(&text.len()) && !text.contains(char::is_control);
         accepted.then(|| text.to_owned())
     }
 
     fn accepts(&self) -> String {
-        format!("a string of 1 to {} bytes without control characters", self.bytes_max)
+        let (min, max) = (self.bytes.start(), self.bytes.end());
+        format!("a string of {min} to {max} bytes without control characters")
     }
 
     fn literal(&self, value: &String) -> String {
         format!("{value:?}")
     }
 
-    fn is_secret(&self) -> bool {
-        self.secret
+    fn found(&self, value: &DeValue<'_>) -> String {
+        if self.secret { found_secret(value) } else { found(value) }
     }
 }
 
@@ -327,6 +379,30 @@ impl<T: Copy + PartialEq> Kind for OneOf<T> {
     }
 }
 
+/// The label of an encoding, as browsers know them.
+pub(super) struct Label;
+
+impl Kind for Label {
+    type Value = &'static Encoding;
+
+    fn read(&self, value: &DeValue<'_>) -> Option<&'static Encoding> {
+        // Some labels stand for no encoding but for refusing a text, and one for bytes that have none.
+        Encoding::for_label_no_replacement(value.as_str()?.as_bytes())
+            .filter(|encoding| *encoding != encoding_rs::X_USER_DEFINED)
+    }
+
+    fn accepts(&self) -> String {
+        "the label of an encoding, such as \"utf-8\", \"utf-16le\", \"utf-16be\", \"latin1\" (as browsers do, it is \
+         read as windows-1252), \"windows-1251\", \"koi8-r\", \"shift_jis\", \"euc-jp\", \"gbk\", \"gb18030\", \"big5\" or \
+         \"euc-kr\""
+            .to_owned()
+    }
+
+    fn literal(&self, value: &&'static Encoding) -> String {
+        format!("{:?}", value.name().to_lowercase())
+    }
+}
+
 /// A whole number that is not negative.
 fn whole(value: &DeValue<'_>) -> Option<u64> {
     let number = value.as_integer()?;
@@ -371,6 +447,44 @@ mod tests {
         for (bytes, shown) in [(0, "0 B"), (1023, "1023 B"), (10 << 30, "10 GiB"), (10_000_000_000, "10 GB")]
         {
             assert_eq!(show_bytes(bytes), shown);
+        }
+    }
+
+    #[test]
+    fn every_encoding_is_known_by_its_name_and_its_usual_labels() {
+        for (label, name) in [
+            ("utf-8", "UTF-8"),
+            (" UTF8 ", "UTF-8"),
+            ("utf-16", "UTF-16LE"),
+            ("utf-16be", "UTF-16BE"),
+            ("latin1", "windows-1252"),
+            ("ISO-8859-1", "windows-1252"),
+            ("iso-8859-15", "ISO-8859-15"),
+            ("windows-1251", "windows-1251"),
+            ("cp1250", "windows-1250"),
+            ("koi8-r", "KOI8-R"),
+            ("sjis", "Shift_JIS"),
+            ("euc-jp", "EUC-JP"),
+            ("iso-2022-jp", "ISO-2022-JP"),
+            ("gb2312", "GBK"),
+            ("gb18030", "gb18030"),
+            ("big5", "Big5"),
+            ("euc-kr", "EUC-KR"),
+        ] {
+            let encoding = read(&Label, &format!("{label:?}")).unwrap();
+            assert_eq!(encoding.name(), name, "{label}");
+            assert_eq!(read(&Label, &Label.literal(&encoding)), Some(encoding), "{label}");
+        }
+        for refused in ["", "utf-7", "utf-32", "ebcdic", "replacement", "iso-2022-kr", "x-user-defined"] {
+            assert_eq!(read(&Label, &format!("{refused:?}")), None, "{refused}");
+        }
+        assert_eq!(read(&Label, "8"), None);
+    }
+
+    #[test]
+    fn every_label_that_is_an_example_is_accepted() {
+        for example in Label.accepts().split('"').skip(1).step_by(2) {
+            assert!(read(&Label, &format!("{example:?}")).is_some(), "{example}");
         }
     }
 

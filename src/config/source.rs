@@ -1,4 +1,4 @@
-//! `[[sources]]`: names that are unique, and paths that can match.
+//! `[[sources]]`: names that are unique, and paths that can match, to follow or to leave out.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,7 +8,8 @@ use globset::GlobBuilder;
 use super::document::{Located, Table, quoted};
 use super::error::{ConfigError, Problem};
 use super::keys::SourceKeys;
-use super::types::{LineRules, SourceConfig};
+use super::lines;
+use super::types::SourceConfig;
 use crate::event::SourceName;
 
 /// Reads all `[[sources]]`, in the order of the file.
@@ -26,29 +27,31 @@ pub(super) fn resolve(tables: &[Table<'_>]) -> Result<Vec<SourceConfig>, ConfigE
                 Problem::Duplicate { what, first_line, accepts },
             ));
         }
-        let log_path = absolute(&keys.log_path)
-            .map_err(|problem| table.error("log_path", keys.log_path.line, problem))?;
-        sources.push(SourceConfig {
-            name: SourceName::from(keys.name.value.as_str()),
-            log_path,
-            delay: keys.delay_ms.value,
-            exclude: Vec::new(),
-            start_at: keys.start_at.value,
-            ignore_older: None,
-            lines: LineRules {
-                max_line_bytes: usize::try_from(keys.max_line_bytes.value).unwrap_or(usize::MAX),
-                ..LineRules::default()
-            },
-        });
+        sources.push(resolve_one(table, keys)?);
     }
     Ok(sources)
+}
+
+fn resolve_one(table: &Table<'_>, keys: SourceKeys) -> Result<SourceConfig, ConfigError> {
+    let absolute = |name: &str, path: &Located<String>| {
+        absolute(path).map_err(|problem| table.error(name, path.line, problem))
+    };
+    Ok(SourceConfig {
+        name: SourceName::from(keys.name.value.as_str()),
+        log_path: absolute("log_path", &keys.log_path)?,
+        exclude: keys.exclude.iter().map(|path| absolute("exclude", path)).collect::<Result<_, _>>()?,
+        delay: keys.delay_ms.value,
+        start_at: keys.start_at.value,
+        ignore_older: keys.ignore_older_secs.as_ref().map(|older| older.value),
+        lines: lines::resolve(table, keys)?,
+    })
 }
 
 /// The pattern against the root: the working directory in front of a relative one, without `.` and empty components.
 ///
 /// Each component is a glob of its own, so that a directory can be walked one component at a time.
-fn absolute(log_path: &Located<String>) -> Result<String, Problem> {
-    let given = log_path.value.as_str();
+fn absolute(path: &Located<String>) -> Result<String, Problem> {
+    let given = path.value.as_str();
     let unacceptable = |found: &str| Problem::Unacceptable {
         accepts: "a path or a glob of *, ?, [..] and ** (a whole component: any directories)".to_owned(),
         found: format!("is {}, in which {found}", quoted(given)),

@@ -300,13 +300,20 @@ pub enum MultilinePreset {
     Ruby,
 }
 
-/// `[[sources.redact]]`: what is replaced before a line reaches the disk.
-#[derive(Clone, Debug)]
+/// `[[sources.redact]]`: what is replaced before a line reaches the disk. The pattern is never printed, as it may name
+/// what is secret.
+#[derive(Clone)]
 pub struct Redact {
     /// `pattern`.
     pub pattern: Regex,
     /// `replacement`, in which `$1` or `${name}` stands for a group of the pattern.
     pub replacement: String,
+}
+
+impl fmt::Debug for Redact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redact").field("replacement", &self.replacement).finish_non_exhaustive()
+    }
 }
 
 /// Where reading a file begins that was there when its source was first followed.

@@ -2,6 +2,7 @@
 //! neither ever shows a secret.
 
 mod check;
+mod tailing;
 
 use std::fs;
 use std::io::ErrorKind;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Agent, GLOBAL, SECRET, certificate, global};
+use super::{Agent, GLOBAL, SECRET, certificate, global, source};
 
 #[test]
 fn the_sample_is_accepted() {
@@ -65,6 +65,80 @@ fn check_says_what_is_followed_and_where_it_is_sent() {
     let files = agent.run(&["check", "--files", "25"]);
     assert!(!String::from_utf8(files.stdout).unwrap().contains(" more ("));
     assert!(!agent.path("elsewhere").exists() && !agent.path("over").exists(), "check opened a spool");
+}
+
+#[test]
+fn check_says_what_is_left_out_and_how_lines_are_read() {
+    let agent = Agent::with_config(format!(
+        "{GLOBAL}max_open_files = 300\n\
+         [[sources]]\nname = \"web\"\nlog_path = \"logs/**/*\"\nexclude = [\"logs/*.tmp\", \"logs/old/**\"]\n\
+         encoding = \"latin1\"\ninclude_lines = ['a']\nexclude_lines = ['b', 'c']\npartial_timeout_secs = 2\n\
+         [sources.multiline]\nstart_pattern = '^x'\nmax_lines = 9\ntimeout_ms = 250\n\
+         [[sources.redact]]\npattern = 'hunter2'\n\
+         [[sources]]\nname = \"pod\"\nlog_path = \"pods/*\"\nformat = \"cri\"\nignore_older_secs = 3600\n\
+         [sources.multiline]\npreset = \"java\"\n\
+         [[sources]]\nname = \"app\"\nlog_path = \"app.log\"\nformat = \"docker-json\"\n\
+         [sources.multiline]\ncontinue_pattern = '^ '\n"
+    ));
+    for file in ["logs/a.log", "logs/deep/b.tmp", "logs/c.tmp", "logs/old/d.log", "logs/old/e/f.log"] {
+        agent.file(file, "x\n");
+    }
+    for name in ["old", "new"] {
+        agent.file(&format!("pods/{name}"), "x\n");
+    }
+    let old = std::fs::File::options().append(true).open(agent.path("pods/old")).unwrap();
+    old.set_modified(std::time::UNIX_EPOCH).unwrap();
+    let (stdout, stderr) = agent.accepted(0);
+    assert_eq!(stderr, "");
+    for part in [
+        "up to 300 are kept open",
+        "logs/*.tmp, ",
+        "windows-1252, converted to UTF-8",
+        "lines joined up to the next that matches start_pattern, up to 9 lines or 1 MiB, complete after 250ms",
+        "only events that match include_lines (1 pattern)",
+        "no events that match exclude_lines (2 patterns)",
+        "redacted (1 pattern)",
+        "a last line without newline is an event after 2s",
+        "logs/a.log (2 B)",
+        "logs/deep/b.tmp (2 B)",
+        "  3 excluded",
+        "records of cri, unwrapped",
+        "skipped where the last write is older than 3600s",
+        "stack traces of Java joined, up to 500 lines or 1 MiB, complete after 1s",
+        "pods/new (2 B)\n",
+        "pods/old (2 B, older: skipped if new)\n",
+        "records of docker-json, unwrapped",
+        "lines that match continue_pattern joined to those before",
+    ] {
+        assert!(stdout.contains(part), "does not say {part:?}:\n{stdout}");
+    }
+    for absent in ["c.tmp", "d.log", "f.log"] {
+        assert!(!stdout.contains(absent), "says {absent:?}:\n{stdout}");
+    }
+    let (plain, _) = Agent::with_config(source("")).accepted(0);
+    for absent in ["kept open", "except", "converted", "unwrapped", "joined", "match", "redacted", "newline"]
+    {
+        assert!(!plain.contains(absent), "says {absent:?}:\n{plain}");
+    }
+}
+
+#[test]
+fn compressed_files_that_a_glob_matches_are_a_warning() {
+    let config = |exclude: &str| {
+        format!("{GLOBAL}[[sources]]\nname = \"web\"\nlog_path = \"logs/*\"\nexclude = [{exclude}]\n")
+    };
+    let one = Agent::with_config(config("'logs/*.zst'"));
+    for name in ["a.log", "a.log.1.gz", "a.log.2.zst"] {
+        one.file(&format!("logs/{name}"), "x\n");
+    }
+    let (_, stderr) = one.accepted(2);
+    assert!(stderr.contains("logs/a.log.1.gz is, by its name, compressed"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    one.file("log-agent.config", config(""));
+    let (_, stderr) = one.accepted(2);
+    assert!(stderr.contains("a.log.1.gz and 1 more are, by their names, compressed"), "{stderr}");
+    one.file("log-agent.config", config("'logs/*.gz', 'logs/*.zst'"));
+    one.accepted(0);
 }
 
 #[test]
