@@ -11,11 +11,13 @@ use std::io;
 
 use super::SpoolError;
 use super::disk::{self, Disk};
+use super::files::FileState;
+use super::frame::FrameHeader;
+use super::ledger::Books;
 use super::missing::{self, Places};
 use super::reader::{self, Found};
 use super::segment::{self, Snapshot};
 use super::survey::{Survey, io_error};
-use super::writer::FileState;
 use crate::event::{Position, SegmentId};
 
 /// What the end of the log says.
@@ -33,12 +35,9 @@ pub(super) struct Tail {
     pub torn: bool,
 }
 
-/// Reads the newest segment and cuts what is torn. `cursor` is the ledger's, where there is one.
-pub(super) fn read_tail(
-    disk: &Disk,
-    survey: &mut Survey,
-    cursor: Option<Position>,
-) -> Result<Tail, SpoolError> {
+/// Reads the newest segment and cuts what is torn. `books` are the ledger's, where there is one.
+pub(super) fn read_tail(disk: &Disk, survey: &mut Survey, books: Option<&Books>) -> Result<Tail, SpoolError> {
+    let cursor = books.map(|books| books.cursor);
     let mut ids = Vec::new();
     for (id, known) in survey.known.iter().rev() {
         ids.push(*id);
@@ -56,6 +55,9 @@ pub(super) fn read_tail(
         end: Position(1),
         torn: false,
     };
+    // Where no snapshot can be read, the mark stands in for that of the segment after it.
+    let mark = books.map(|books| &books.mark);
+    tail.files = mark.map(|mark| mark.state.clone()).unwrap_or_default();
     for id in ids.into_iter().rev() {
         let path = disk.segment(id);
         let Some(known) = survey.known.get_mut(&id) else { continue };
@@ -69,7 +71,10 @@ pub(super) fn read_tail(
             known.len =
                 cut_torn(disk, id, known.len, first, cursor, &mut tail.torn).map_err(io_error(&path))?;
         }
-        tail.adopt(disk, id, known.len).map_err(io_error(&path))?;
+        let len = known.len;
+        let taken_over = survey.known.range(id.plus(1)..).map(|(_, known)| known.header.first_position).min();
+        let known_to_mark = mark.is_some_and(|mark| id <= mark.segment);
+        tail.adopt(disk, id, len, taken_over, known_to_mark).map_err(io_error(&path))?;
     }
     Ok(tail)
 }
@@ -133,18 +138,35 @@ fn damage_in_last_group(
 }
 
 impl Tail {
-    /// Takes over what the frames of one segment say, damaged payloads included.
-    fn adopt(&mut self, disk: &Disk, id: SegmentId, len: u64) -> io::Result<()> {
+    /// Takes over what the frames of one segment say, damaged payloads included. From the position `taken_over` on they
+    /// are the next segment's. What they say of the files is not new where the mark that `files` began with knew it.
+    fn adopt(
+        &mut self,
+        disk: &Disk,
+        id: SegmentId,
+        len: u64,
+        taken_over: Option<Position>,
+        known_to_mark: bool,
+    ) -> io::Result<()> {
         let file = Disk::open(&disk.segment(id))?;
         missing::walk(&file, id, len, |header, snapshot, damaged| {
             if let Some(snapshot) = snapshot {
-                self.files.checkpoints.clone_from(&snapshot.checkpoints);
+                self.files = snapshot.state();
                 self.places.begin(&snapshot);
                 self.snapshot = Some(snapshot);
             }
-            self.files.apply(header);
+            let is_known = known_to_mark && self.snapshot.is_none();
+            if !is_known && !is_taken_over(header, taken_over) {
+                self.files.apply(header);
+            }
             self.places.frame(header, damaged);
             self.end = self.end.max(header.end_position());
         })
     }
+}
+
+/// Whether a frame was written again to the segment that begins with the position `by`. A frame without events stands at
+/// the position of the next event, so at the border it counts for the segment that it is in.
+pub(super) fn is_taken_over(header: &FrameHeader, by: Option<Position>) -> bool {
+    by.is_some_and(|by| header.first_position > by || header.first_position == by && header.events > 0)
 }

@@ -4,19 +4,21 @@
 //! encoder writes, at the offsets and with the sizes that the table gives. The hex dump of the worked example has to be
 //! what the encoders write for the same values.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use super::dead_letter::{DeadLetter, DeadLetters};
 use super::disk::{self, Disk};
-use super::frame::{self, FrameHeader, FrameKind};
+use super::entries::{put_bytes, put_checkpoint, put_file, put_loss};
+use super::files::{FileAccount, FileRecord, FileState, LOSSES_MAX, Loss, Losses, SourceBytes};
+use super::frame::{self, FrameHeader, FrameKind, Records};
 use super::ledger::{BatchRecord, Books, Group, Ledger, Location, Mark, Meta, SourceRecord};
 use super::reader::{self, Found};
-use super::segment::{self, Account, SegmentHeader, Snapshot, SpoolId, put_checkpoint};
+use super::segment::{self, Account, SegmentHeader, Snapshot, SourceEntry, SpoolId};
 use crate::batch::{BatchId, Part};
 use crate::config::SyncMode;
 use crate::event::{
-    Checkpoint, EventBlock, FileIdentity, FileOffset, FrameDraft, LogEvent, Position, SegmentId, Seq,
+    Before, Checkpoint, EventBlock, FileIdentity, FileOffset, FrameDraft, LogEvent, Position, SegmentId, Seq,
     SkipReason, Skips, SourceName, Timestamp, Witness,
 };
 
@@ -134,6 +136,59 @@ fn account_fields() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+fn skips() -> Skips {
+    let mut skips = Skips::default();
+    skips.add(SkipReason::Nul, 41, 42);
+    skips.add(SkipReason::Truncated, 43, 44);
+    skips
+}
+
+/// Both entries of [`skips`].
+fn skip_entries() -> Vec<u8> {
+    [vec![6], u64(41), u64(42), vec![64], u64(43), u64(44)].concat()
+}
+
+fn bytes() -> SourceBytes {
+    SourceBytes { read: 45, spooled: 46, skips: skips() }
+}
+
+fn bytes_entry() -> Vec<u8> {
+    let mut entry = Vec::new();
+    put_bytes(&mut entry, &bytes());
+    entry
+}
+
+fn file() -> FileRecord {
+    let read_at = Timestamp::from_millis(-48);
+    let account = FileAccount { spooled: 47, skips: skips(), read_at, restarts: 49 };
+    FileRecord { checkpoint: checkpoint(), account }
+}
+
+fn file_entry() -> Vec<u8> {
+    let mut entry = Vec::new();
+    put_file(&mut entry, &file());
+    entry
+}
+
+fn losses() -> Losses {
+    let loss = Loss {
+        source: SourceName::from("web"),
+        path: PathBuf::from("/var/log/web"),
+        identity: checkpoint().identity,
+        start: FileOffset(61),
+        end: FileOffset(62),
+        reason: SkipReason::Deleted,
+        at: Timestamp::from_millis(-63),
+    };
+    Losses { total: 64, newest: VecDeque::from([loss]) }
+}
+
+fn loss_entry() -> Vec<u8> {
+    let mut entry = Vec::new();
+    put_loss(&mut entry, &losses().newest[0]);
+    entry
+}
+
 fn snapshot() -> Snapshot {
     Snapshot {
         lineage: counted(0x40),
@@ -141,8 +196,12 @@ fn snapshot() -> Snapshot {
         position: Position(51),
         unsynced: true,
         frontier: Position(52),
-        sources: BTreeMap::from([(SourceName::from("web"), (Seq(53), account()))]),
-        checkpoints: BTreeMap::from([(checkpoint().key(), checkpoint())]),
+        sources: BTreeMap::from([(
+            SourceName::from("web"),
+            SourceEntry { next_seq: Seq(53), account: account(), bytes: bytes() },
+        )]),
+        files: BTreeMap::from([(checkpoint().key(), file())]),
+        losses: losses(),
     }
 }
 
@@ -187,7 +246,11 @@ fn the_frame_header_is_as_documented() {
     let header = FrameHeader {
         kind: FrameKind::Events,
         forget: true,
-        skipped: Some(SkipReason::StartAtEnd),
+        records: Records {
+            skips: skips(),
+            before: Some(Box::new(Before { start: FileOffset(22), checkpoint: checkpoint() })),
+        }
+        .boxed(),
         segment: SegmentId(0x1_0000_0005),
         group_at: 6,
         first_position: Position(7),
@@ -201,15 +264,22 @@ fn the_frame_header_is_as_documented() {
     };
     let mut bytes = Vec::new();
     header.encode(&mut bytes);
-    let (fixed, names) = bytes.split_at(frame::HEADER_LEN);
+    let (fixed, behind) = bytes.split_at(frame::HEADER_LEN);
+    let (names, records) = behind.split_at("web/var/log/web".len());
     assert_eq!(names, b"web/var/log/web");
-    let crc = crc32fast::hash(&[&fixed[..124], names].concat());
+    let (skipped, before) = records.split_at(2 * 18);
+    assert_eq!(skipped, [&[1], &skip_entries()[..17], &[1], &skip_entries()[17..]].concat());
+    let (tag, before) = before.split_at(1);
+    assert_eq!(tag, [2]);
+    assert_layout("Before record", &[("start", u64(22)), ("checkpoint", checkpoint_entry())], before);
+    let fields = [("reason", vec![6]), ("bytes", u64(41)), ("lines", u64(42))];
+    assert_layout("Skip entry", &fields, &skip_entries()[..17]);
+    let crc = crc32fast::hash(&[&fixed[..124], behind].concat());
     let fields = [
         ("magic", b"LAFR".to_vec()),
         ("kind", vec![1]),
         ("flags", vec![1 << 2]),
-        ("skipped", vec![1]),
-        ("reserved_1", vec![0]),
+        ("reserved", u16(0)),
         ("source_len", u16(3)),
         ("path_len", u16(12)),
         ("payload_len", u32(20)),
@@ -229,7 +299,7 @@ fn the_frame_header_is_as_documented() {
         ("tail_len", u16(16)),
         ("payload_crc", u32(21)),
         ("group_at", u64(6)),
-        ("reserved_2", u32(0)),
+        ("extra_len", u32(u32::try_from(records.len()).unwrap())),
         ("crc", u32(crc)),
     ];
     assert_layout("Frame header", &fields, fixed);
@@ -246,7 +316,17 @@ fn the_kinds_and_limits_are_as_documented() {
         (FrameKind::DeadLetter, "dead letter"),
     ];
     assert_eq!(kinds, coded.map(|(kind, name)| ((kind as u8).to_string(), name.to_owned())));
-    for limit in [frame::PAYLOAD_MAX, u32::try_from(frame::HEADER_MAX).unwrap()] {
+    let tags: Vec<_> = cells("### Records").iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    assert_eq!(
+        tags,
+        [("1", "skipped"), ("2", "before")].map(|(tag, name)| (tag.to_owned(), name.to_owned()))
+    );
+    let reasons: Vec<_> = cells("### Reasons").iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let coded = SkipReason::ALL.map(|reason| ((reason as u8).to_string(), format!("`{reason}`")));
+    assert_eq!(reasons, coded);
+    assert!(SkipReason::ALL.into_iter().all(|reason| reason.is_loss() == (reason as u8 >= 64)));
+    assert!(DOCUMENT.contains(&format!("number of loss entries, at most {LOSSES_MAX}")));
+    for limit in [frame::PAYLOAD_MAX as usize, frame::EXTRA_MAX, frame::HEADER_MAX] {
         let digits = limit.to_string().into_bytes();
         let grouped: Vec<_> = digits.rchunks(3).rev().map(|group| String::from_utf8_lossy(group)).collect();
         assert!(DOCUMENT.contains(&grouped.join(",")), "{limit} is not in the document");
@@ -256,8 +336,12 @@ fn the_kinds_and_limits_are_as_documented() {
 #[test]
 fn an_event_is_as_documented() {
     let mut events = EventBlock::default();
-    events.push(b"a line", true);
-    let fields = [("length_word", u32(6 | 1 << 28)), ("line", b"a line".to_vec())];
+    events.push_timed(b"a line", true, Some(Timestamp::from_millis(-5)));
+    let fields = [
+        ("length_word", u32(14 | 1 << 28 | 1 << 29)),
+        ("time", le((-5_i64).to_le_bytes())),
+        ("line", b"a line".to_vec()),
+    ];
     assert_layout("Event", &fields, events.bytes());
 }
 
@@ -265,8 +349,10 @@ fn an_event_is_as_documented() {
 fn the_snapshot_is_as_documented() {
     let mut source = [u16(3), b"web".to_vec(), u64(53)].concat();
     source.extend(account_fields().into_iter().flat_map(|(_, value)| value));
+    source.extend(bytes_entry());
     let mut fields = vec![("name_len", u16(3)), ("name", b"web".to_vec()), ("next_seq", u64(53))];
     fields.extend(account_fields());
+    fields.push(("bytes", bytes_entry()));
     assert_layout("Source entry", &fields, &source);
     let fields = [
         ("lineage", counted(0x40).0.to_vec()),
@@ -276,10 +362,43 @@ fn the_snapshot_is_as_documented() {
         ("frontier", u64(52)),
         ("source_count", u32(1)),
         ("sources", source),
-        ("checkpoint_count", u32(1)),
-        ("checkpoints", checkpoint_entry()),
+        ("file_count", u32(1)),
+        ("files", file_entry()),
+        ("loss_total", u64(64)),
+        ("loss_count", u32(1)),
+        ("losses", loss_entry()),
     ];
     assert_layout("Snapshot payload", &fields, &snapshot().encode());
+}
+
+#[test]
+fn the_accounts_of_bytes_are_as_documented() {
+    let fields =
+        [("read", u64(45)), ("spooled", u64(46)), ("skip_count", vec![2]), ("skips", skip_entries())];
+    assert_layout("Bytes entry", &fields, &bytes_entry());
+    let fields = [
+        ("checkpoint", checkpoint_entry()),
+        ("spooled", u64(47)),
+        ("read_at", le((-48_i64).to_le_bytes())),
+        ("restarts", u64(49)),
+        ("skip_count", vec![2]),
+        ("skips", skip_entries()),
+    ];
+    assert_layout("File entry", &fields, &file_entry());
+    let fields = [
+        ("source_len", u16(3)),
+        ("source", b"web".to_vec()),
+        ("path_len", u16(12)),
+        ("path", b"/var/log/web".to_vec()),
+        ("dev", u64(11)),
+        ("ino", u64(12)),
+        ("birth_ns", u64(13)),
+        ("start", u64(61)),
+        ("end", u64(62)),
+        ("reason", vec![65]),
+        ("at", le((-63_i64).to_le_bytes())),
+    ];
+    assert_layout("Loss entry", &fields, &loss_entry());
 }
 
 #[test]
@@ -362,8 +481,12 @@ fn the_ledger_is_as_documented() {
         segment: SegmentId(81),
         position: Position(82),
         spool_id: counted(0xa0),
-        next_seqs: BTreeMap::from([(SourceName::from("web"), Seq(83))]),
-        checkpoints: BTreeMap::from([(checkpoint().key(), checkpoint())]),
+        state: FileState {
+            next_seqs: BTreeMap::from([(SourceName::from("web"), Seq(83))]),
+            files: BTreeMap::from([(checkpoint().key(), file())]),
+            bytes: BTreeMap::from([(SourceName::from("web"), bytes())]),
+            losses: losses(),
+        },
     };
     let entries = ledger_entries(&books);
     let documented: BTreeSet<_> = cells("## 8. Ledger")
@@ -375,7 +498,9 @@ fn the_ledger_is_as_documented() {
 
     let checkpoint_key: Vec<u8> = [11_u64, 12, 13].iter().flat_map(|part| part.to_be_bytes()).collect();
     let checkpoint_key = [&[0, 0], &checkpoint_key[..], b"web"].concat();
-    assert_eq!(value(b'c', &checkpoint_key), checkpoint_entry());
+    assert_eq!(value(b'c', &checkpoint_key), file_entry());
+    assert_eq!(value(b'b', b"\0\0web"), bytes_entry());
+    assert_eq!(value(b'l', &[0, 0, 0, 0, 0, 0, 0, 0, 0, 64]), loss_entry());
     assert_eq!(value(b'p', &[0, 0, 0, 0, 0, 79]), b"agent");
     assert_eq!(value(b'q', b"\0\0web"), u64(83));
     let fields = [
@@ -407,7 +532,7 @@ fn the_ledger_is_as_documented() {
 
 /// The state of the example's file when `offset` bytes of it were read.
 fn example_checkpoint(offset: usize) -> Checkpoint {
-    let file = b"started\nconnection reset by peer\n";
+    let file = b"started\n# mark\nconnection reset by peer\n";
     Checkpoint {
         source: SourceName::from("app"),
         path: PathBuf::from("/var/log/app.log"),
@@ -418,6 +543,13 @@ fn example_checkpoint(offset: usize) -> Checkpoint {
     }
 }
 
+/// What is known of the file when the example's segment begins.
+fn example_file() -> FileRecord {
+    let read_at = Timestamp::from_millis(1_705_314_590_000);
+    let account = FileAccount { spooled: 8, read_at, ..FileAccount::default() };
+    FileRecord { checkpoint: example_checkpoint(8), account }
+}
+
 /// The segment of the worked example.
 fn example() -> Vec<u8> {
     let (segment, position) = (SegmentId(2), Position(2));
@@ -426,16 +558,21 @@ fn example() -> Vec<u8> {
     let mut bytes = Vec::new();
     SegmentHeader { segment, first_position: position, lineage, spool_id, created, unsynced: false }
         .encode(&mut bytes);
-    let account = Account { acknowledged: 1, ..Account::default() };
-    let before = example_checkpoint(8);
+    let entry = SourceEntry {
+        next_seq: Seq(2),
+        account: Account { acknowledged: 1, ..Account::default() },
+        bytes: SourceBytes { read: 8, spooled: 8, skips: Skips::default() },
+    };
+    let before = example_file();
     let snapshot = Snapshot {
         lineage,
         spool_id,
         position,
         unsynced: false,
         frontier: position,
-        sources: BTreeMap::from([(SourceName::from("app"), (Seq(2), account))]),
-        checkpoints: BTreeMap::from([(before.key(), before)]),
+        sources: BTreeMap::from([(SourceName::from("app"), entry)]),
+        files: BTreeMap::from([(before.checkpoint.key(), before)]),
+        losses: Losses::default(),
     }
     .encode();
     FrameHeader::bare(FrameKind::Snapshot, segment, position, &snapshot).encode(&mut bytes);
@@ -443,12 +580,14 @@ fn example() -> Vec<u8> {
     let mut events = EventBlock::default();
     events.push(b"connection reset", true);
     events.push(b" by peer", false);
+    let mut skips = Skips::default();
+    skips.add(SkipReason::Excluded, 7, 1);
     let draft = FrameDraft {
-        checkpoint: example_checkpoint(33),
+        checkpoint: example_checkpoint(40),
         start: FileOffset(8),
         detected: Timestamp::from_millis(1_705_314_600_125),
         events,
-        skips: Skips::default(),
+        skips,
         before: None,
         forget: false,
     };
@@ -489,12 +628,17 @@ fn the_worked_example_reads_as_the_document_says() {
     };
     assert_eq!(header.kind, FrameKind::Snapshot);
     let snapshot = reader::snapshot(&file, SegmentId(2), len).unwrap().unwrap();
-    assert_eq!(snapshot.checkpoints.into_values().collect::<Vec<_>>(), [example_checkpoint(8)]);
+    let mut state = snapshot.state();
+    assert_eq!(state.files.values().collect::<Vec<_>>(), [&example_file()]);
     let Found::Frame(header, payload, end) = reader::frame_at(&file, SegmentId(2), events_at, len).unwrap()
     else {
         panic!("no frame behind the snapshot");
     };
-    assert_eq!((header.checkpoint, header.events, end), (example_checkpoint(33), 2, len));
+    state.apply(&header);
+    let file = &state.files[&example_checkpoint(40).key()];
+    assert!(file.is_balanced() && state.bytes[&SourceName::from("app")].is_balanced());
+    assert_eq!((file.account.spooled, file.account.skips.bytes()), (33, 7));
+    assert_eq!((header.checkpoint, header.events, end), (example_checkpoint(40), 2, len));
     let events: Vec<_> = crate::event::EventIter::new(&payload).collect();
     let expected = [
         LogEvent { line: b"connection reset", continues: true, time: None },

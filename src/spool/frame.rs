@@ -1,8 +1,8 @@
 //! The frame: what one append writes. `spool-format.md` has the layout byte by byte.
 //!
 //! Invariants:
-//! - The header's CRC covers the header and the names behind it, the payload's CRC the payload: a frame whose payload
-//!   is damaged can still be stepped over, and its events counted.
+//! - The header's CRC covers the header, the names and the records behind it, the payload's CRC the payload: a frame
+//!   whose payload is damaged can still be stepped over, its events counted, and its file's bytes accounted for.
 //! - A header that decodes is complete: every length in it was written by us, so a reader may trust it after the CRC
 //!   and not before.
 //! - Pure: slices in, values out.
@@ -11,17 +11,22 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use super::codec::{Cursor, Put as _};
+use super::entries::{
+    CHECKPOINT_FIXED, CHECKPOINT_MAX, SKIP_LEN, put_checkpoint, put_skip, take_checkpoint, take_skip,
+};
 use crate::event::{
-    Checkpoint, FileIdentity, FileOffset, FrameDraft, Position, SegmentId, Seq, SkipReason, SourceName,
-    Timestamp, Witness,
+    Before, Checkpoint, FileIdentity, FileOffset, FrameDraft, Position, SegmentId, Seq, SkipReason, Skips,
+    SourceName, Timestamp, Witness,
 };
 
 /// First bytes of every frame.
 pub(super) const MAGIC: [u8; 4] = *b"LAFR";
 /// Bytes of the header before the names.
 pub(super) const HEADER_LEN: usize = 128;
-/// Header and the longest names (255 bytes of source, 65,535 of path).
-pub(super) const HEADER_MAX: usize = HEADER_LEN + SourceName::MAX_BYTES + u16::MAX as usize;
+/// The most bytes of records: one for each reason of skipping, and the beginning of the first event elsewhere.
+pub(super) const EXTRA_MAX: usize = SkipReason::ALL.len() * (1 + SKIP_LEN) + 1 + 8 + CHECKPOINT_MAX;
+/// Header, the longest names (255 bytes of source, 65,535 of path) and the most bytes of records.
+pub(super) const HEADER_MAX: usize = HEADER_LEN + SourceName::MAX_BYTES + u16::MAX as usize + EXTRA_MAX;
 /// The largest payload: eight times what a reader with the longest line allowed can produce.
 pub(super) const PAYLOAD_MAX: u32 = 128 << 20;
 
@@ -29,6 +34,10 @@ const CRC_AT: usize = HEADER_LEN - 4;
 const FLAG_FORGET: u8 = 1 << 2;
 /// Codec bits and reserved bits: none is in use, so a frame that has one set is from a newer version.
 const FLAGS_UNKNOWN: u8 = !FLAG_FORGET;
+/// Begins a record of bytes that did not become events.
+const TAG_SKIPPED: u8 = 1;
+/// Begins the record of the file in which the first event begins.
+const TAG_BEFORE: u8 = 2;
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +51,14 @@ pub(crate) enum FrameKind {
     DeadLetter = 3,
 }
 
-/// A frame's header with the names behind it.
+/// A frame's header with the names and the records behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     pub kind: FrameKind,
     /// The file is gone for good: its checkpoint is dropped with this frame.
     pub forget: bool,
-    /// Why the bytes from `start` on are not events.
-    pub skipped: Option<SkipReason>,
+    /// What most frames have not; never there and empty.
+    pub records: Option<Box<Records>>,
     /// The segment that it was written to; a frame found elsewhere is a left-over of the file system.
     pub segment: SegmentId,
     /// How long the segment was when the frame's group was written: what is before that was synced before.
@@ -64,6 +73,15 @@ pub(crate) struct FrameHeader {
     pub checkpoint: Checkpoint,
     pub payload_len: u32,
     pub payload_crc: u32,
+}
+
+/// What a frame says behind its names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Records {
+    /// Which of the bytes from `start` on are not events.
+    pub skips: Skips,
+    /// The beginning of the first event, where that is in another file.
+    pub before: Option<Box<Before>>,
 }
 
 /// Why bytes are not a frame.
@@ -93,7 +111,7 @@ impl FrameHeader {
         Self {
             kind: FrameKind::Events,
             forget: draft.forget,
-            skipped: draft.skips.iter().next().map(|(reason, _)| reason),
+            records: Records { skips: draft.skips.clone(), before: draft.before.clone() }.boxed(),
             segment,
             group_at: 0,
             first_position,
@@ -117,7 +135,7 @@ impl FrameHeader {
         Self {
             kind,
             forget: false,
-            skipped: None,
+            records: None,
             segment,
             group_at: 0,
             first_position,
@@ -143,7 +161,14 @@ impl FrameHeader {
         self.first_position.plus(u64::from(self.events))
     }
 
-    /// Appends the header and its names to `out`.
+    /// Bytes of the header with its names and records.
+    pub(super) fn encoded_len(&self) -> usize {
+        let Checkpoint { source, path, .. } = &self.checkpoint;
+        let records = self.records.as_ref().map_or(0, |records| records.encoded_len());
+        HEADER_LEN + source.as_str().len() + path.as_os_str().len() + records
+    }
+
+    /// Appends the header, its names and its records to `out`.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         let source = self.checkpoint.source.as_str().as_bytes();
@@ -153,8 +178,7 @@ impl FrameHeader {
         out.put(&MAGIC);
         out.put_u8(self.kind as u8);
         out.put_u8(if self.forget { FLAG_FORGET } else { 0 });
-        out.put_u8(self.skipped.map_or(0, |reason| reason as u8));
-        out.put_u8(0);
+        out.put_u16(0);
         out.put_u16(u16::try_from(source.len()).unwrap_or(u16::MAX));
         out.put_u16(u16::try_from(path.len()).unwrap_or(u16::MAX));
         out.put_u32(self.payload_len);
@@ -174,18 +198,25 @@ impl FrameHeader {
         out.put_u16(self.checkpoint.tail.len);
         out.put_u32(self.payload_crc);
         out.put_u64(self.group_at);
-        out.put_u32(0);
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(out.get(start..).unwrap_or_default());
-        crc.update(source);
-        crc.update(path);
-        out.put_u32(crc.finalize());
+        let extra_len_at = out.len();
+        out.put(&[0; 8]);
         out.put(source);
         out.put(path);
+        let records_at = out.len();
+        if let Some(records) = &self.records {
+            records.encode(out);
+        }
+        let extra_len = u32::try_from(out.len() - records_at).unwrap_or(u32::MAX);
+        fill(out, extra_len_at, extra_len);
+        let (crc_at, behind_at) = (extra_len_at + 4, extra_len_at + 8);
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(out.get(start..crc_at).unwrap_or_default());
+        crc.update(out.get(behind_at..).unwrap_or_default());
+        fill(out, crc_at, crc.finalize());
     }
 
-    /// Decodes the header that begins `bytes` and says how long it is with its names. With too few bytes for the
-    /// names the answer is [`FrameError::Short`].
+    /// Decodes the header that begins `bytes` and says how long it is with its names and records. With too few bytes
+    /// for these the answer is [`FrameError::Short`].
     ///
     /// # Errors
     /// Why no header of `segment` begins here.
@@ -193,24 +224,82 @@ impl FrameHeader {
         if !bytes.starts_with(&MAGIC) {
             return Err(FrameError::Magic);
         }
-        let (fixed, names) = bytes.split_at_checked(HEADER_LEN).ok_or(FrameError::Short)?;
+        let (fixed, rest) = bytes.split_at_checked(HEADER_LEN).ok_or(FrameError::Short)?;
         let mut cursor = Cursor::new(fixed);
         let fields = Fields::read(&mut cursor).ok_or(FrameError::Short)?;
         let source_len = usize::from(fields.source_len);
         let path_len = usize::from(fields.path_len);
-        let names = names.get(..source_len + path_len).ok_or(FrameError::Short)?;
+        let extra_len = usize::try_from(fields.extra_len).unwrap_or(usize::MAX);
+        if extra_len > EXTRA_MAX {
+            return Err(FrameError::Unknown);
+        }
+        let behind = rest.get(..source_len + path_len + extra_len).ok_or(FrameError::Short)?;
         let mut crc = crc32fast::Hasher::new();
         crc.update(fixed.get(..CRC_AT).unwrap_or_default());
-        crc.update(names);
+        crc.update(behind);
         if crc.finalize() != fields.crc {
             return Err(FrameError::HeaderChecksum);
         }
         if fields.segment != segment_tag(segment) {
             return Err(FrameError::Segment);
         }
-        let (source, path) = names.split_at_checked(source_len).ok_or(FrameError::Short)?;
-        let header = fields.resolve(source, path, segment).ok_or(FrameError::Unknown)?;
-        Ok((header, HEADER_LEN + source_len + path_len))
+        let (source, rest) = behind.split_at_checked(source_len).ok_or(FrameError::Short)?;
+        let (path, records) = rest.split_at_checked(path_len).ok_or(FrameError::Short)?;
+        let mut header = fields.resolve(source, path, segment).ok_or(FrameError::Unknown)?;
+        header.records = Records::decode(records).ok_or(FrameError::Unknown)?.boxed();
+        Ok((header, HEADER_LEN + behind.len()))
+    }
+}
+
+impl Records {
+    /// As a header has them.
+    pub(super) fn boxed(self) -> Option<Box<Self>> {
+        (!self.skips.is_empty() || self.before.is_some()).then(|| Box::new(self))
+    }
+
+    fn encoded_len(&self) -> usize {
+        let before = self.before.as_ref().map_or(0, |before| {
+            let Checkpoint { source, path, .. } = &before.checkpoint;
+            1 + 8 + CHECKPOINT_FIXED + source.as_str().len() + path.as_os_str().len()
+        });
+        self.skips.iter().len() * (1 + SKIP_LEN) + before
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        for (reason, skipped) in self.skips.iter() {
+            out.put_u8(TAG_SKIPPED);
+            put_skip(out, reason, skipped);
+        }
+        if let Some(before) = &self.before {
+            out.put_u8(TAG_BEFORE);
+            out.put_u64(before.start.0);
+            put_checkpoint(out, &before.checkpoint);
+        }
+    }
+
+    /// `None` where a record is not of this version.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut records = Self::default();
+        let mut cursor = Cursor::new(bytes);
+        while !cursor.is_empty() {
+            match cursor.u8()? {
+                TAG_SKIPPED => take_skip(&mut cursor, &mut records.skips)?,
+                TAG_BEFORE if records.before.is_none() => {
+                    let start = FileOffset(cursor.u64()?);
+                    let checkpoint = take_checkpoint(&mut cursor)?;
+                    records.before = Some(Box::new(Before { start, checkpoint }));
+                }
+                _ => return None,
+            }
+        }
+        Some(records)
+    }
+}
+
+/// Writes a value over four bytes that were kept for it.
+fn fill(out: &mut [u8], at: usize, value: u32) {
+    if let Some(place) = out.get_mut(at..at + 4) {
+        place.copy_from_slice(&value.to_le_bytes());
     }
 }
 
@@ -224,7 +313,6 @@ fn segment_tag(segment: SegmentId) -> u32 {
 struct Fields {
     kind: u8,
     flags: u8,
-    skipped: u8,
     source_len: u16,
     path_len: u16,
     payload_len: u32,
@@ -240,6 +328,7 @@ struct Fields {
     tail: Witness,
     payload_crc: u32,
     group_at: u64,
+    extra_len: u32,
     crc: u32,
 }
 
@@ -248,8 +337,7 @@ impl Fields {
         cursor.bytes(MAGIC.len())?;
         let kind = cursor.u8()?;
         let flags = cursor.u8()?;
-        let skipped = cursor.u8()?;
-        cursor.u8()?;
+        cursor.u16()?;
         let source_len = cursor.u16()?;
         let path_len = cursor.u16()?;
         let payload_len = cursor.u32()?;
@@ -265,12 +353,11 @@ impl Fields {
         let (head_len, tail_len) = (cursor.u16()?, cursor.u16()?);
         let payload_crc = cursor.u32()?;
         let group_at = cursor.u64()?;
-        cursor.u32()?;
+        let extra_len = cursor.u32()?;
         let crc = cursor.u32()?;
         Some(Self {
             kind,
             flags,
-            skipped,
             source_len,
             path_len,
             payload_len,
@@ -286,6 +373,7 @@ impl Fields {
             tail: Witness { len: tail_len, hash: tail_hash },
             payload_crc,
             group_at,
+            extra_len,
             crc,
         })
     }
@@ -297,17 +385,13 @@ impl Fields {
             3 => FrameKind::DeadLetter,
             _ => return None,
         };
-        let skipped = match self.skipped {
-            0 => None,
-            number => Some(SkipReason::from_u8(number)?),
-        };
         if self.flags & FLAGS_UNKNOWN != 0 || self.payload_len > PAYLOAD_MAX {
             return None;
         }
         Some(FrameHeader {
             kind,
             forget: self.flags & FLAG_FORGET != 0,
-            skipped,
+            records: None,
             segment,
             group_at: self.group_at,
             first_position: Position(self.first_position),
@@ -334,6 +418,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::spool::entries::tests::skips;
 
     fn witness() -> impl Strategy<Value = Witness> {
         (any::<u16>(), any::<u64>()).prop_map(|(len, hash)| Witness { len, hash })
@@ -360,17 +445,25 @@ pub(super) mod tests {
     fn header() -> impl Strategy<Value = FrameHeader> {
         (
             checkpoint(),
-            any::<(bool, bool)>(),
+            (any::<bool>(), skips(), prop::option::of((checkpoint(), any::<u64>()))),
             any::<(u64, u64, u64, u32)>(),
             0..PAYLOAD_MAX,
             any::<(u64, i64)>(),
         )
             .prop_map(
-                |(checkpoint, (forget, skip), (segment, position, seq, events), len, (start, time))| {
+                |(
+                    checkpoint,
+                    (forget, skips, before),
+                    (segment, position, seq, events),
+                    len,
+                    (start, time),
+                )| {
+                    let before = before
+                        .map(|(checkpoint, start)| Box::new(Before { start: FileOffset(start), checkpoint }));
                     FrameHeader {
                         kind: FrameKind::Events,
                         forget,
-                        skipped: skip.then_some(SkipReason::StartAtEnd),
+                        records: Records { skips, before }.boxed(),
                         segment: SegmentId(segment),
                         group_at: start / 2,
                         first_position: Position(position),
@@ -392,6 +485,7 @@ pub(super) mod tests {
             let mut bytes = Vec::new();
             header.encode(&mut bytes);
             let len = bytes.len();
+            prop_assert_eq!(header.encoded_len(), len);
             bytes.extend(rest);
             let (decoded, decoded_len) = FrameHeader::decode(&bytes, header.segment).unwrap();
             prop_assert_eq!(decoded, header);
@@ -422,6 +516,61 @@ pub(super) mod tests {
             prop_assert!(FrameHeader::decode(&framed, SegmentId(segment)).is_err());
             let _ = FrameHeader::decode(&bytes, SegmentId(segment));
         }
+    }
+
+    /// A header whose records are these bytes.
+    fn with_records(records: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        FrameHeader::bare(FrameKind::Events, SegmentId(7), Position(1), b"").encode(&mut bytes);
+        bytes[EXTRA_LEN_AT..CRC_AT].copy_from_slice(&u32::try_from(records.len()).unwrap().to_le_bytes());
+        bytes.extend_from_slice(records);
+        let crc = crc32fast::hash(&[&bytes[..CRC_AT], records].concat());
+        bytes[CRC_AT..HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    const EXTRA_LEN_AT: usize = CRC_AT - 4;
+
+    #[test]
+    fn records_that_this_version_does_not_know_make_the_frame_one_of_a_newer() {
+        let skip = [&[TAG_SKIPPED, SkipReason::Nul as u8][..], &[1; 16]].concat();
+        let (header, _) = FrameHeader::decode(&with_records(&skip), SegmentId(7)).unwrap();
+        assert_eq!(header.records.unwrap().skips.iter().len(), 1);
+        let before = [&[TAG_BEFORE][..], &[0; 8], &[0; CHECKPOINT_FIXED]].concat();
+        assert!(FrameHeader::decode(&with_records(&before), SegmentId(7)).is_ok());
+        let unknown: [Vec<u8>; 6] = [
+            vec![0],
+            [&skip[..], &[3]].concat(),
+            [&[TAG_SKIPPED, 8][..], &[1; 16]].concat(),
+            skip[..skip.len() - 1].to_vec(),
+            [&before[..], &before].concat(),
+            vec![0; EXTRA_MAX + 1],
+        ];
+        for records in unknown {
+            let decoded = FrameHeader::decode(&with_records(&records), SegmentId(7));
+            assert_eq!(decoded, Err(FrameError::Unknown), "{:?}", records.get(..20));
+        }
+    }
+
+    #[test]
+    fn the_longest_header_has_its_place() {
+        let longest = Checkpoint {
+            source: SourceName::from("s".repeat(SourceName::MAX_BYTES).as_str()),
+            path: PathBuf::from("p".repeat(u16::MAX.into())),
+            ..FrameHeader::bare(FrameKind::Events, SegmentId(7), Position(1), b"").checkpoint
+        };
+        let mut header = FrameHeader::bare(FrameKind::Events, SegmentId(7), Position(1), b"");
+        let mut records = Records::default();
+        for reason in SkipReason::ALL {
+            records.skips.add(reason, u64::MAX, 1);
+        }
+        records.before = Some(Box::new(Before { start: FileOffset(1), checkpoint: longest.clone() }));
+        header.records = records.boxed();
+        header.checkpoint = longest;
+        let mut bytes = Vec::new();
+        header.encode(&mut bytes);
+        assert_eq!(bytes.len(), HEADER_MAX);
+        assert_eq!(FrameHeader::decode(&bytes, SegmentId(7)), Ok((header, HEADER_MAX)));
     }
 
     #[test]

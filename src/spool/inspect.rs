@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::content;
 use super::dead_letter;
 use super::disk::{self, Disk};
+use super::files::{FileRecord, FileState, Loss, SourceBytes};
 use super::frame::FrameKind;
 use super::ledger::Books;
 use super::lock::Lock;
@@ -29,7 +30,7 @@ use super::{Counts, SpoolError, SpoolOptions};
 use crate::batch::{BatchContent, BatchId};
 use crate::clock;
 use crate::config::{OnFull, SyncMode};
-use crate::event::{Position, SegmentId, Seq, SourceName, Timestamp};
+use crate::event::{Position, SegmentId, SkipReason, Skipped, SourceName, Timestamp};
 
 /// What is in a spool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -50,10 +51,13 @@ pub struct Report {
     pub quarantine_bytes: u64,
     /// How far each file was read.
     pub checkpoints: Vec<FileStatus>,
-    /// What became of the events of each source.
+    /// What became of the events and the bytes of each source.
     pub sources: Vec<SourceStatus>,
-    /// Whether the accounts balance: those of each source, or where events were damaged those of all together. Damage can
-    /// leave it open whose the events were, and then the split is as good a guess as the frames around it allow.
+    /// What was lost of the files.
+    pub losses: LossReport,
+    /// Whether the accounts balance: the bytes of each file and each source; the events of each source, or where events
+    /// were damaged those of all together. Damage can leave it open whose the events were, and then the split is as good
+    /// a guess as the frames around it allow.
     pub balanced: bool,
 }
 
@@ -97,9 +101,54 @@ pub struct FileStatus {
     pub path: String,
     /// Everything before this offset is in the spool, or was skipped for a counted reason.
     pub offset: u64,
+    /// Bytes before the offset that became events, line endings included.
+    pub spooled: u64,
+    /// Bytes before the offset that did not, by reason.
+    pub skipped: BTreeMap<SkipReason, Skipped>,
+    /// Whether `offset = spooled + skipped`.
+    pub balanced: bool,
 }
 
-/// What became of the events of a source: `spooled = acknowledged + pending + dead + dropped + damaged`.
+/// What became of the bytes of a source: `read = spooled + skipped`, over all of its files for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ByteStatus {
+    /// Bytes of the files that were accounted for, each time that they were read.
+    pub read: u64,
+    /// Bytes that became events, line endings included.
+    pub spooled: u64,
+    /// Bytes that did not, by reason.
+    pub skipped: BTreeMap<SkipReason, Skipped>,
+    /// Whether the identity holds.
+    pub balanced: bool,
+}
+
+/// What was lost of the files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LossReport {
+    /// How many losses there were ever.
+    pub count: u64,
+    /// The last of them, newest last.
+    pub newest: Vec<LossStatus>,
+}
+
+/// Bytes of a file that were to be delivered and are lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LossStatus {
+    /// The source that follows the file.
+    pub source: String,
+    /// Where it was last seen; bytes that are not UTF-8 are replaced.
+    pub path: String,
+    /// The first byte of the range.
+    pub start: u64,
+    /// The byte after the range.
+    pub end: u64,
+    /// Why.
+    pub reason: SkipReason,
+    /// When it was found out, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
+/// What became of what was read of a source. Of its events: `spooled = acknowledged + pending + dead + dropped + damaged`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SourceStatus {
     /// Its name.
@@ -116,8 +165,10 @@ pub struct SourceStatus {
     pub dropped: u64,
     /// Events whose bytes were damaged on disk, those included that are only found damaged now.
     pub damaged: u64,
-    /// Whether the identity holds.
+    /// Whether that identity holds.
     pub balanced: bool,
+    /// What became of the bytes of its files.
+    pub bytes: ByteStatus,
 }
 
 /// Looks into the spool in `dir`, on which no agent runs.
@@ -131,20 +182,7 @@ pub fn report(dir: &Path) -> Result<Report, SpoolError> {
     }
     Lock::probe(&disk)?;
     let io = |source| SpoolError::Io { path: dir.to_owned(), source };
-    let copy = tempfile::tempdir().map_err(io)?;
-    disk.clone_to(copy.path()).map_err(io)?;
-    let cloned = Disk::new(copy.path());
-    let options = SpoolOptions {
-        dir: copy.path().to_owned(),
-        agent_name: String::new(),
-        segment_bytes: u64::MAX,
-        sync: SyncMode::Group,
-        max_spool_bytes: u64::MAX,
-        min_free_bytes: 0,
-        on_full: OnFull::Block,
-        channel_bound: 1,
-    };
-    let recovered = recovery::recover(&cloned, &options)?;
+    let (_copy, cloned, recovered) = recover_copy(&disk)?;
     let letters = dead_letter::read_all(&disk).map_err(io)?;
     let mut dead_letters = DeadLetters::default();
     for letter in letters.values() {
@@ -163,12 +201,12 @@ pub fn report(dir: &Path) -> Result<Report, SpoolError> {
     pending.count(&books, end).map_err(io)?;
     // What an agent that started meanwhile changed under this look makes it worthless.
     Lock::probe(&disk)?;
-    let sources = sources(&books, &state.next_seqs, &pending);
-    let checkpoints = state.checkpoints.values().map(|checkpoint| FileStatus {
-        source: checkpoint.source.to_string(),
-        path: checkpoint.path.display().to_string(),
-        offset: checkpoint.offset.0,
-    });
+    let sources = sources(&books, &state, &pending);
+    let checkpoints: Vec<_> = state.files.values().map(FileStatus::of).collect();
+    let losses = LossReport {
+        count: state.losses.total,
+        newest: state.losses.newest.iter().map(LossStatus::of).collect(),
+    };
     Ok(Report {
         dir: dir.to_owned(),
         spool_id: books.meta.spool_id.to_string(),
@@ -177,16 +215,79 @@ pub fn report(dir: &Path) -> Result<Report, SpoolError> {
         segments: size,
         dead_letters,
         quarantine_bytes: Disk::usage(&disk.quarantine()),
-        checkpoints: checkpoints.collect(),
-        balanced: balance(&sources),
+        balanced: balance(&sources) && checkpoints.iter().all(|file| file.balanced),
+        checkpoints,
         sources,
+        losses,
     })
+}
+
+/// Recovers a copy of the spool, as an agent would recover the spool itself. The copy goes with the directory.
+pub(super) fn recover_copy(
+    disk: &Disk,
+) -> Result<(tempfile::TempDir, Disk, recovery::Recovered), SpoolError> {
+    let io = |source| SpoolError::Io { path: disk.root().to_owned(), source };
+    let copy = tempfile::tempdir().map_err(io)?;
+    disk.clone_to(copy.path()).map_err(io)?;
+    let cloned = Disk::new(copy.path());
+    let options = SpoolOptions {
+        dir: copy.path().to_owned(),
+        agent_name: String::new(),
+        segment_bytes: u64::MAX,
+        sync: SyncMode::Group,
+        max_spool_bytes: u64::MAX,
+        min_free_bytes: 0,
+        on_full: OnFull::Block,
+        channel_bound: 1,
+    };
+    let recovered = recovery::recover(&cloned, &options)?;
+    Ok((copy, cloned, recovered))
+}
+
+impl FileStatus {
+    fn of(record: &FileRecord) -> Self {
+        let FileRecord { checkpoint, account } = record;
+        Self {
+            source: checkpoint.source.to_string(),
+            path: checkpoint.display_path().to_string(),
+            offset: checkpoint.offset.0,
+            spooled: account.spooled,
+            skipped: account.skips.iter().collect(),
+            balanced: record.is_balanced(),
+        }
+    }
+}
+
+impl ByteStatus {
+    fn of(bytes: &SourceBytes) -> Self {
+        let SourceBytes { read, spooled, skips } = bytes;
+        Self {
+            read: *read,
+            spooled: *spooled,
+            skipped: skips.iter().collect(),
+            balanced: bytes.is_balanced(),
+        }
+    }
+}
+
+impl LossStatus {
+    fn of(loss: &Loss) -> Self {
+        Self {
+            source: loss.source.to_string(),
+            path: loss.path.display().to_string(),
+            start: loss.start.0,
+            end: loss.end.0,
+            reason: loss.reason,
+            at_ms: loss.at.millis(),
+        }
+    }
 }
 
 fn balance(sources: &[SourceStatus]) -> bool {
     let sum = |count: fn(&SourceStatus) -> u64| sources.iter().map(count).fold(0, u64::saturating_add);
-    sources.iter().all(|source| source.balanced)
-        || sum(|source| source.damaged) > 0 && sum(|source| source.spooled) == sum(SourceStatus::accounted)
+    let events = sources.iter().all(|source| source.balanced)
+        || sum(|source| source.damaged) > 0 && sum(|source| source.spooled) == sum(SourceStatus::accounted);
+    events && sources.iter().all(|source| source.bytes.balanced)
 }
 
 impl SourceStatus {
@@ -200,11 +301,13 @@ impl SourceStatus {
     }
 }
 
-fn sources(books: &Books, next_seqs: &BTreeMap<SourceName, Seq>, pending: &Pending) -> Vec<SourceStatus> {
+fn sources(books: &Books, state: &FileState, pending: &Pending) -> Vec<SourceStatus> {
+    let FileState { next_seqs, bytes, .. } = state;
     let names: std::collections::BTreeSet<_> = books
         .sources
         .keys()
         .chain(next_seqs.keys())
+        .chain(bytes.keys())
         .chain(pending.intact.keys())
         .chain(pending.lost.keys())
         .collect();
@@ -223,6 +326,7 @@ fn sources(books: &Books, next_seqs: &BTreeMap<SourceName, Seq>, pending: &Pendi
             dropped: account.dropped,
             damaged,
             balanced: false,
+            bytes: ByteStatus::of(bytes.get(name).unwrap_or(&SourceBytes::default())),
         };
         status.balanced = spooled == status.accounted();
         status

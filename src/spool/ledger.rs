@@ -9,7 +9,7 @@
 //! - The ledger is never trusted against the segments and never deleted: one that does not open, or that is empty
 //!   beside segments, is set aside and rebuilt.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,10 +19,14 @@ use std::time::Duration;
 
 use super::codec::{Cursor, Put as _};
 use super::disk::Disk;
-use super::segment::{Account, SpoolId, put_account, put_checkpoint, take_account, take_checkpoint};
+use super::entries::{
+    put_account, put_bytes, put_file, put_loss, take_account, take_bytes, take_file, take_loss,
+};
+use super::files::FileState;
+use super::segment::{Account, SpoolId};
 use crate::batch::{BatchId, Part};
 use crate::config::SyncMode;
-use crate::event::{Checkpoint, CheckpointKey, Position, SegmentId, Seq, SourceName};
+use crate::event::{CheckpointKey, Position, SegmentId, Seq, SourceName};
 
 /// How long sled may take to open before the ledger counts as broken.
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
@@ -46,7 +50,9 @@ const KEY_SOURCE: u8 = b's';
 const KEY_PROFILE: u8 = b'p';
 const KEY_MARK: &[u8] = b"m";
 const KEY_NEXT_SEQ: u8 = b'q';
-const KEY_CHECKPOINT: u8 = b'c';
+const KEY_FILE: u8 = b'c';
+const KEY_BYTES: u8 = b'b';
+const KEY_LOSS: u8 = b'l';
 
 /// Where a frame stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,8 +104,7 @@ pub(super) struct Mark {
     pub position: Position,
     /// The id of its events, which the sequence numbers go with.
     pub spool_id: SpoolId,
-    pub next_seqs: BTreeMap<SourceName, Seq>,
-    pub checkpoints: BTreeMap<CheckpointKey, Checkpoint>,
+    pub state: FileState,
 }
 
 /// All that a ledger holds.
@@ -212,23 +217,53 @@ impl Changes {
         value.put_u64(mark.position.0);
         value.put(&mark.spool_id.0);
         self.insert(KEY_MARK, value);
-        for (name, seq) in &mark.next_seqs {
-            if before.next_seqs.get(name) != Some(seq) {
+        let (now, then) = (&mark.state, &before.state);
+        for (name, seq) in &now.next_seqs {
+            if then.next_seqs.get(name) != Some(seq) {
                 self.insert(&key(KEY_NEXT_SEQ, name.as_str().as_bytes()), seq.0.to_le_bytes().to_vec());
             }
         }
-        for name in before.next_seqs.keys().filter(|name| !mark.next_seqs.contains_key(name)) {
+        for name in then.next_seqs.keys().filter(|name| !now.next_seqs.contains_key(name)) {
             self.remove(&key(KEY_NEXT_SEQ, name.as_str().as_bytes()));
         }
-        for (id, checkpoint) in &mark.checkpoints {
-            if before.checkpoints.get(id) != Some(checkpoint) {
+        self.files(now, then);
+        self.losses(now, then);
+    }
+
+    /// The files of a mark, and the bytes of its sources.
+    fn files(&mut self, now: &FileState, then: &FileState) {
+        for (id, record) in now.files.iter().filter(|(id, record)| then.files.get(id) != Some(record)) {
+            let mut value = Vec::with_capacity(192);
+            put_file(&mut value, record);
+            self.insert(&file_key(id), value);
+        }
+        for id in then.files.keys().filter(|id| !now.files.contains_key(id)) {
+            self.remove(&file_key(id));
+        }
+        for (name, bytes) in now.bytes.iter().filter(|(name, bytes)| then.bytes.get(name) != Some(bytes)) {
+            let mut value = Vec::with_capacity(64);
+            put_bytes(&mut value, bytes);
+            self.insert(&key(KEY_BYTES, name.as_str().as_bytes()), value);
+        }
+        for name in then.bytes.keys().filter(|name| !now.bytes.contains_key(name)) {
+            self.remove(&key(KEY_BYTES, name.as_str().as_bytes()));
+        }
+    }
+
+    /// The losses of a mark. A number may name another loss than before where what the segments held is gone.
+    fn losses(&mut self, now: &FileState, then: &FileState) {
+        let before: BTreeMap<_, _> = then.losses.numbered().collect();
+        let mut kept = BTreeSet::new();
+        for (number, loss) in now.losses.numbered() {
+            kept.insert(number);
+            if before.get(&number) != Some(&loss) {
                 let mut value = Vec::with_capacity(160);
-                put_checkpoint(&mut value, checkpoint);
-                self.insert(&checkpoint_key(id), value);
+                put_loss(&mut value, loss);
+                self.insert(&key(KEY_LOSS, &number.to_be_bytes()), value);
             }
         }
-        for id in before.checkpoints.keys().filter(|id| !mark.checkpoints.contains_key(id)) {
-            self.remove(&checkpoint_key(id));
+        for number in before.keys().filter(|number| !kept.contains(number)) {
+            self.remove(&key(KEY_LOSS, &number.to_be_bytes()));
         }
     }
 
@@ -258,13 +293,13 @@ fn key(kind: u8, rest: &[u8]) -> Vec<u8> {
     key
 }
 
-fn checkpoint_key(id: &CheckpointKey) -> Vec<u8> {
+fn file_key(id: &CheckpointKey) -> Vec<u8> {
     let mut rest = Vec::with_capacity(24 + id.source.as_str().len());
     rest.extend_from_slice(&id.identity.dev.to_be_bytes());
     rest.extend_from_slice(&id.identity.ino.to_be_bytes());
     rest.extend_from_slice(&id.identity.birth_ns.to_be_bytes());
     rest.extend_from_slice(id.source.as_str().as_bytes());
-    key(KEY_CHECKPOINT, &rest)
+    key(KEY_FILE, &rest)
 }
 
 /// What went wrong with the ledger.
@@ -519,7 +554,7 @@ impl Loaded {
             KEY_NEXT_SEQ => {
                 id.u16()?;
                 let name = SourceName::from(std::str::from_utf8(id.rest()).ok()?);
-                self.books.mark.next_seqs.insert(name, Seq(cursor.u64()?));
+                self.books.mark.state.next_seqs.insert(name, Seq(cursor.u64()?));
             }
             KEY_CURSOR => self.cursor = Some(Position(cursor.u64()?)),
             KEY_GROUP => {
@@ -538,9 +573,21 @@ impl Loaded {
                 let number = u32::from_be_bytes(id.array()?);
                 self.books.profiles.insert(number, std::str::from_utf8(value).ok()?.to_owned());
             }
-            KEY_CHECKPOINT => {
-                let checkpoint = take_checkpoint(&mut cursor)?;
-                self.books.mark.checkpoints.insert(checkpoint.key(), checkpoint);
+            KEY_FILE => {
+                let record = take_file(&mut cursor)?;
+                self.books.mark.state.files.insert(record.checkpoint.key(), record);
+            }
+            KEY_BYTES => {
+                id.u16()?;
+                let name = SourceName::from(std::str::from_utf8(id.rest()).ok()?);
+                self.books.mark.state.bytes.insert(name, take_bytes(&mut cursor)?);
+            }
+            KEY_LOSS => {
+                id.u16()?;
+                // Keys come in the order of their numbers.
+                let losses = &mut self.books.mark.state.losses;
+                losses.total = u64::from_be_bytes(id.array()?);
+                losses.newest.push_back(take_loss(&mut cursor)?);
             }
             _ => return None,
         }

@@ -207,7 +207,7 @@ impl Places {
     pub(super) fn begin(&mut self, snapshot: &Snapshot) {
         self.observe_snapshot(snapshot);
         self.earlier =
-            snapshot.sources.iter().map(|(name, (_, account))| (name.clone(), account.earlier)).collect();
+            snapshot.sources.iter().map(|(name, entry)| (name.clone(), entry.account.earlier)).collect();
         self.complete = true;
     }
 
@@ -262,8 +262,8 @@ impl Places {
     }
 
     fn observe_snapshot(&mut self, snapshot: &Snapshot) {
-        for (name, (seq, account)) in &snapshot.sources {
-            self.observe(name, account.earlier.saturating_add(seq.0.saturating_sub(1)));
+        for (name, entry) in &snapshot.sources {
+            self.observe(name, entry.total());
         }
     }
 
@@ -283,7 +283,7 @@ impl Places {
     pub(super) fn observe_books(&mut self, books: &Books, end: Position) {
         self.observe_cut(&books.sources);
         if books.mark.spool_id == books.meta.spool_id && books.mark.position <= end {
-            for (name, seq) in &books.mark.next_seqs {
+            for (name, seq) in &books.mark.state.next_seqs {
                 let earlier = books.sources.get(name).map_or(0, |record| record.account.earlier);
                 self.observe(name, earlier.saturating_add(seq.0.saturating_sub(1)));
             }

@@ -14,7 +14,7 @@
 //!
 //! Threads: the *writer* owns the segment that is appended to, the *keeper* owns the ledger. Everything else reads.
 //!
-//! `codec` → `frame`, `segment` (pure layouts) → `disk` (the storage seam) → `log`, `reader`, `ledger` →
+//! `codec` → `entries`, `frame`, `segment` (pure layouts), `files` (what frames say of files) → `disk` (the storage seam) → `log`, `reader`, `ledger` →
 //! `writer`, `keeper`, `recovery` → this file, which only wires.
 
 mod adopt;
@@ -27,8 +27,10 @@ mod damage_tests;
 mod dead_letter;
 mod disk;
 mod drop_oldest;
+mod entries;
 #[cfg(test)]
 mod fault_tests;
+mod files;
 #[cfg(test)]
 mod format_doc;
 mod frame;
@@ -204,7 +206,7 @@ impl Spool {
             queue: Arc::new(Queue::new(options.channel_bound)),
             log: log.clone(),
             batches: Batches { log: log.clone(), shared: shared.clone(), keeper: handle.clone(), profiles },
-            checkpoints: state.checkpoints.values().cloned().collect(),
+            checkpoints: state.checkpoints().cloned().collect(),
             cursor,
             writer: None,
             keeper: None,

@@ -4,7 +4,8 @@
 //! What must hold, whatever the order of operations: every line is stored or a dead letter; nothing that the server was
 //! sent under one number or one key ever changes; each line has one number, in the order of its file; and the accounts
 //! balance at every start. Where the spool's bytes were damaged, a line may have a second number, and what is missing at
-//! the end is counted as damaged; exactly after one damage, as well as can be told after several.
+//! the end is counted as damaged; exactly after one damage, as well as can be told after several. What became of the
+//! files' bytes is, where nothing was damaged, what the tailer said of them; and it balances in any case.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -16,12 +17,14 @@ use proptest::test_runner::RngSeed;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+use super::files::SourceBytes;
 use super::tests::options;
 use super::*;
 use crate::aggregate::{self, Aggregator, Limits};
 use crate::batch::{BatchId, Payload};
 use crate::event::{
-    EventBlock, FileIdentity, FileOffset, FrameDraft, FrameSink as _, Skips, SourceName, Timestamp, Witness,
+    EventBlock, FileIdentity, FileOffset, FrameDraft, FrameSink as _, SkipReason, Skips, SourceName,
+    Timestamp, Witness,
 };
 use crate::payload::JsonEncoder;
 use crate::retry::Ready;
@@ -33,10 +36,16 @@ const FILES: [&str; 3] = ["app", "app", "web"];
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// The tailer reads lines of a file.
+    /// The tailer reads lines of a file, and in front of them something that is not delivered.
     Read {
         file: usize,
         lines: u64,
+        skip: Option<(SkipReason, u64)>,
+    },
+    /// A file is truncated, and what was added to it before is lost.
+    Truncate {
+        file: usize,
+        lost: u64,
     },
     /// Everything committed is cut and sent for the first time.
     Cut,
@@ -67,7 +76,8 @@ enum Op {
 fn ops(faults: BoxedStrategy<Op>) -> impl Strategy<Value = Vec<Op>> {
     let any = any::<prop::sample::Index>;
     let usual = prop_oneof![
-        8 => (0..FILES.len(), 1..12_u64).prop_map(|(file, lines)| Op::Read { file, lines }),
+        8 => (0..FILES.len(), 1..12_u64, skip()).prop_map(|(file, lines, skip)| Op::Read { file, lines, skip }),
+        1 => (0..FILES.len(), 0..30_u64).prop_map(|(file, lost)| Op::Truncate { file, lost }),
         5 => Just(Op::Cut),
         6 => any().prop_map(Op::Acknowledge),
         2 => any().prop_map(Op::Bisect),
@@ -79,11 +89,65 @@ fn ops(faults: BoxedStrategy<Op>) -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(prop_oneof![12 => usual, 1 => faults], 1..60)
 }
 
-/// What a file holds and how far it was read.
+fn skip() -> impl Strategy<Value = Option<(SkipReason, u64)>> {
+    let reasons = vec![SkipReason::Excluded, SkipReason::Nul, SkipReason::Copy];
+    prop::option::of((prop::sample::select(reasons), 1..50_u64))
+}
+
+/// A file, and what the tailer said of it.
 #[derive(Clone, Debug, Default)]
 struct LogFile {
+    /// Lines that were ever written to it.
     lines: u64,
-    read: u64,
+    /// Where in its present content the next frame begins.
+    offset: u64,
+    /// The frames so far. A checkpoint has the number of its frame, from 1, as the hash of its tail.
+    frames: Vec<FrameOf>,
+}
+
+/// What the tailer said in one frame.
+#[derive(Clone, Debug)]
+struct FrameOf {
+    /// Lines of the file up to here, over all of its contents.
+    lines: u64,
+    start: u64,
+    end: u64,
+    skips: Skips,
+}
+
+impl LogFile {
+    /// Lines that were read.
+    fn read(&self) -> u64 {
+        self.frames.last().map_or(0, |frame| frame.lines)
+    }
+
+    /// Goes on behind the frame with this number, as after a start.
+    fn resume(&mut self, number: usize) {
+        self.frames.truncate(number);
+        self.offset = self.frames.last().map_or(0, |frame| frame.end);
+    }
+
+    /// What became of the bytes of the present content, and adds those of all contents to `source`.
+    fn account(&self, source: &mut SourceBytes) -> (u64, Skips) {
+        let (mut spooled, mut skips) = (0, Skips::default());
+        for frame in &self.frames {
+            if frame.start == 0 {
+                (spooled, skips) = (0, Skips::default());
+            }
+            let range = frame.end - frame.start;
+            spooled += range - frame.skips.bytes();
+            skips.merge(&frame.skips);
+            source.read += range;
+            source.spooled += range - frame.skips.bytes();
+            source.skips.merge(&frame.skips);
+        }
+        (spooled, skips)
+    }
+
+    /// Truncations before which something was lost.
+    fn losses(&self) -> usize {
+        self.frames.iter().filter(|frame| frame.skips.iter().any(|(reason, _)| reason.is_loss())).count()
+    }
 }
 
 /// What the server was sent.
@@ -145,13 +209,14 @@ impl Rig {
     fn open(&mut self) {
         let options = SpoolOptions { segment_bytes: 2 << 10, ..options(&self.dir()) };
         let spool = Spool::open(&options).unwrap();
-        for file in &mut self.files {
-            file.read = 0;
-        }
+        let mut numbers = [0; FILES.len()];
         for checkpoint in spool.checkpoints() {
-            let file = &mut self.files[usize::try_from(checkpoint.identity.ino).unwrap()];
-            file.read = checkpoint.offset.0;
-            assert!(file.read <= file.lines, "more was read than is there");
+            let file = usize::try_from(checkpoint.identity.ino).unwrap();
+            numbers[file] = usize::try_from(checkpoint.tail.hash).unwrap();
+            assert!(numbers[file] <= self.files[file].frames.len(), "more was read than is there");
+        }
+        for (file, number) in self.files.iter_mut().zip(numbers) {
+            file.resume(number);
         }
         self.end = spool.log.end();
         let (sender, ready) = mpsc::channel(10_000);
@@ -180,37 +245,78 @@ impl Rig {
     fn check_accounts(&self) {
         let report = inspect::report(&self.dir()).unwrap();
         assert!(!self.countable() || report.balanced, "the accounts do not balance: {:#?}", report.sources);
+        assert!(report.checkpoints.iter().all(|file| file.balanced), "{:#?}", report.checkpoints);
+        assert!(report.sources.iter().all(|source| source.bytes.balanced), "{:#?}", report.sources);
+        if !self.damaged() {
+            self.check_bytes(&report);
+        }
     }
 
-    fn read(&mut self, file: usize, lines: u64) {
-        let LogFile { read, lines: there } = &mut self.files[file];
+    /// What became of the bytes is what the tailer said.
+    fn check_bytes(&self, report: &inspect::Report) {
+        let mut sources: BTreeMap<&str, SourceBytes> = BTreeMap::new();
+        for (number, file) in self.files.iter().enumerate().filter(|(_, file)| !file.frames.is_empty()) {
+            let (spooled, skips) = file.account(sources.entry(FILES[number]).or_default());
+            let known = report.checkpoints.iter().find(|known| known.path == path(number)).unwrap();
+            let end = file.frames.last().unwrap().end;
+            assert_eq!((known.offset, known.spooled), (end, spooled), "file {number}: {file:?}");
+            assert_eq!(known.skipped, skips.iter().collect(), "file {number}: {file:?}");
+        }
+        for source in &report.sources {
+            let SourceBytes { read, spooled, skips } = &sources[source.source.as_str()];
+            assert_eq!((source.bytes.read, source.bytes.spooled), (*read, *spooled), "{}", source.source);
+            assert_eq!(source.bytes.skipped, skips.iter().collect(), "{}", source.source);
+        }
+        let losses: usize = self.files.iter().map(LogFile::losses).sum();
+        assert_eq!((report.losses.count, report.losses.newest.len()), (losses as u64, losses));
+    }
+
+    /// The tailer appends a frame: lines, and bytes in front of them that are skipped.
+    fn append(&mut self, file: usize, lines: u64, skips: Skips) {
+        let log = &mut self.files[file];
+        let read = log.read();
         let mut events = EventBlock::default();
-        for number in *read..*read + lines {
+        for number in read..read + lines {
             events.push(line(file, number).as_bytes(), number % 5 == 0);
         }
+        let (start, end) = (log.offset, log.offset + lines + skips.bytes());
+        log.frames.push(FrameOf { lines: read + lines, start, end, skips: skips.clone() });
         let draft = FrameDraft {
             checkpoint: Checkpoint {
                 source: SourceName::from(FILES[file]),
-                path: PathBuf::from(format!("/var/log/{file}.log")),
+                path: PathBuf::from(path(file)),
                 identity: FileIdentity { dev: 1, ino: file as u64, birth_ns: 3 },
                 head: Witness::of(b"head"),
-                tail: Witness::of(b"tail"),
-                offset: FileOffset(*read + lines),
+                tail: Witness { len: 4, hash: log.frames.len() as u64 },
+                offset: FileOffset(end),
             },
-            start: FileOffset(*read),
-            detected: Timestamp::from_millis(1_700_000_000_000 + i64::try_from(*read).unwrap()),
+            start: FileOffset(start),
+            detected: Timestamp::from_millis(1_700_000_000_000 + i64::try_from(read).unwrap()),
             events,
-            skips: Skips::default(),
+            skips,
             before: None,
             forget: false,
         };
-        *read += lines;
-        *there = (*there).max(*read);
+        log.offset = end;
+        log.lines = log.lines.max(read + lines);
         self.end = self.end.plus(lines);
+        self.running().spool.appender().append(draft).unwrap();
+    }
+
+    fn read(&mut self, file: usize, lines: u64, skip: Option<(SkipReason, u64)>) {
+        let skips = skip.map(|(reason, bytes)| Skips::of(reason, bytes)).unwrap_or_default();
+        self.append(file, lines, skips);
         let end = self.end;
-        let spool = &self.running().spool;
-        spool.appender().append(draft).unwrap();
-        super::tests::committed(spool, end.0);
+        super::tests::committed(&self.running().spool, end.0);
+    }
+
+    /// Its new content begins with a line, so that it can be told when all of it is committed.
+    fn truncate(&mut self, file: usize, lost: u64) {
+        if lost > 0 {
+            self.append(file, 0, Skips::of(SkipReason::Truncated, lost));
+        }
+        self.files[file].offset = 0;
+        self.read(file, 1, None);
     }
 
     fn cut(&mut self) {
@@ -309,7 +415,8 @@ impl Rig {
 
     fn apply(&mut self, op: &Op) {
         match op {
-            Op::Read { file, lines } => self.read(*file, *lines),
+            Op::Read { file, lines, skip } => self.read(*file, *lines, *skip),
+            Op::Truncate { file, lost } => self.truncate(*file, *lost),
             Op::Cut => self.cut(),
             Op::Acknowledge(index) => drop(self.pick(*index).map(|batch| self.acknowledge(batch))),
             Op::Bisect(index) => drop(self.pick(*index).map(|batch| self.bisect(batch))),
@@ -355,9 +462,9 @@ impl Rig {
     /// Reads and delivers everything, and checks what must hold at the end.
     fn finish(mut self) {
         for file in 0..FILES.len() {
-            let left = self.files[file].lines - self.files[file].read;
+            let left = self.files[file].lines - self.files[file].read();
             if left > 0 {
-                self.read(file, left);
+                self.read(file, left, None);
             }
         }
         self.cut();
@@ -432,6 +539,10 @@ impl Server {
     }
 }
 
+fn path(file: usize) -> String {
+    format!("/var/log/{file}.log")
+}
+
 fn line(file: usize, number: u64) -> String {
     let len = usize::try_from(number * 7 % 40).unwrap();
     format!("{file} {number:06} {}", "x".repeat(len))
@@ -493,14 +604,6 @@ proptest! {
 #[test]
 fn a_segment_that_lost_its_header_keeps_its_id_when_the_spool_takes_a_new_one() {
     let flip = |segment, byte| Op::Flip { segment, byte, bit: 0 };
-    run(&[
-        Op::Read { file: 0, lines: 3 },
-        Op::Tear(206),
-        Op::Read { file: 0, lines: 8 },
-        Op::Read { file: 0, lines: 2 },
-        flip(0, 939),
-        flip(0, 625),
-        flip(1, 212),
-        Op::Read { file: 0, lines: 1 },
-    ]);
+    let read = |lines| Op::Read { file: 0, lines, skip: None };
+    run(&[read(3), Op::Tear(206), read(8), read(2), flip(0, 993), flip(0, 625), flip(1, 212), read(1)]);
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use super::adopt::{Tail, read_tail};
 use super::dead_letter;
 use super::disk::Disk;
+use super::files::FileState;
 use super::ledger::{Books, Ledger, LedgerError, Mark, Meta, SourceRecord};
 use super::log::{Extent, Log};
 use super::missing::{self, Places};
@@ -24,7 +25,6 @@ use super::reader::{self, FrameReader, Step};
 use super::segment::{Account, SpoolId};
 use super::survey::{Survey, io_error, survey};
 use super::view::Shared;
-use super::writer::FileState;
 use super::{Counts, SpoolError, SpoolOptions};
 use crate::config::SyncMode;
 use crate::event::{Position, SegmentId, Seq, SourceName};
@@ -55,8 +55,7 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
     if let Some(lineage) = lineage {
         survey.settle(disk, lineage, opened.as_ref().map(|(_, books)| books.meta.spool_id))?;
     }
-    let cursor = opened.as_ref().map(|(_, books)| books.cursor);
-    let mut tail = read_tail(disk, &mut survey, cursor)?;
+    let mut tail = read_tail(disk, &mut survey, opened.as_ref().map(|(_, books)| books))?;
     if let Some((ledger, books)) = opened.take_if(|(_, books)| is_outdated(books, &tail)) {
         tracing::error!(
             cursor = books.cursor.0,
@@ -95,8 +94,7 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
             segment: survey.newest().map_or(books.mark.segment, |(id, _)| id.max(books.mark.segment)),
             position: end,
             spool_id: books.meta.spool_id,
-            next_seqs: state.next_seqs.clone(),
-            checkpoints: state.checkpoints.clone(),
+            state: state.clone(),
         };
     }
     books.meta.unsynced_boot = match options.sync {
@@ -170,11 +168,12 @@ fn make_durable(disk: &Disk, survey: &Survey, meta: &Meta, sync: SyncMode) -> Re
     disk.sync_segments(ids).map_err(io_error(&disk.segments()))
 }
 
-/// Takes over what the ledger's mark knows of the files where the segments know less, and says where numbering goes on.
+/// Takes over what the ledger's mark knows of the files where the segments end before it, and says where numbering goes
+/// on.
 ///
-/// Where the segments end before the mark, what is gone is read again from the files as far as it was not cut, and its
-/// numbers, which nobody was sent, are given again. Only where no snapshot is left would that be whole files: there the
-/// mark's checkpoints hold, and what is gone counts as damaged.
+/// What is gone is read again from the files as far as it was not cut, and its numbers, which nobody was sent, are given
+/// again. Only where no snapshot is left would that be whole files: there the mark holds, and what is gone counts as
+/// damaged.
 fn adopt_mark(tail: &mut Tail, books: &Books) -> Position {
     let mark = &books.mark;
     let end = tail.end.max(books.cursor);
@@ -186,12 +185,8 @@ fn adopt_mark(tail: &mut Tail, books: &Books) -> Position {
             "the spool ends before what was written: events are gone"
         );
         if books.frontier() >= mark.position || tail.snapshot.is_none() {
-            tail.files.checkpoints.clone_from(&mark.checkpoints);
+            tail.files.clone_from(&mark.state);
             return end.max(mark.position);
-        }
-    } else if tail.snapshot.is_none() {
-        for (key, checkpoint) in &mark.checkpoints {
-            tail.files.checkpoints.entry(key.clone()).or_insert_with(|| checkpoint.clone());
         }
     }
     end
@@ -232,7 +227,7 @@ fn rebuild(disk: &Disk, tail: &Tail, survey: &Survey) -> Result<Books, SpoolErro
         .snapshot
         .iter()
         .flat_map(|snapshot| &snapshot.sources)
-        .map(|(name, (_, account))| (name.clone(), *account))
+        .map(|(name, entry)| (name.clone(), entry.account))
         .collect();
     let mut dead: BTreeMap<SourceName, u64> = BTreeMap::new();
     let letters = dead_letter::read_all(disk).map_err(io_error(&disk.dead_letters()))?;
@@ -269,10 +264,8 @@ fn standing_at(disk: &Disk, survey: &Survey, tail: &Tail, position: Position) ->
     for (id, extent) in log.segments().into_iter().rev().skip_while(|(_, extent)| extent.first > position) {
         let file = Disk::open(&disk.segment(id))?;
         let Some(snapshot) = reader::snapshot(&file, id, extent.len)? else { continue };
-        let mut standing = Counts::new();
-        for (name, (seq, account)) in snapshot.sources {
-            standing.insert(name, account.earlier.saturating_add(seq.0.saturating_sub(1)));
-        }
+        let mut standing: Counts =
+            snapshot.sources.into_iter().map(|(name, entry)| (name, entry.total())).collect();
         for (name, events) in events_between(&log, &shared, extent.first, position)? {
             *standing.entry(name).or_default() += events;
         }

@@ -7,16 +7,15 @@
 //!   write may hold frames that were written again to its successor.
 //! - Pure: slices in, values out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
 
 use super::codec::{Cursor, Put as _};
-use crate::event::{
-    Checkpoint, CheckpointKey, FileIdentity, FileOffset, Position, SegmentId, Seq, SourceName, Timestamp,
-    Witness,
+use super::entries::{
+    put_account, put_bytes, put_file, put_loss, take_account, take_bytes, take_file, take_loss,
 };
+use super::files::{FileRecord, FileState, Losses, SourceBytes};
+use crate::event::{CheckpointKey, Position, SegmentId, Seq, SourceName, Timestamp};
 
 /// First bytes of every segment.
 pub(super) const MAGIC: [u8; 8] = *b"LAGSPOOL";
@@ -157,6 +156,21 @@ impl Account {
     }
 }
 
+/// What a snapshot says of a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SourceEntry {
+    pub next_seq: Seq,
+    pub account: Account,
+    pub bytes: SourceBytes,
+}
+
+impl SourceEntry {
+    /// Events that were ever spooled.
+    pub(super) const fn total(&self) -> u64 {
+        self.account.earlier.saturating_add(self.next_seq.0.saturating_sub(1))
+    }
+}
+
 /// All that is known at the head of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Snapshot {
@@ -168,28 +182,34 @@ pub(super) struct Snapshot {
     pub unsynced: bool,
     /// Every event before this position is acknowledged, dead, dropped or damaged.
     pub frontier: Position,
-    /// For each source its next sequence number and its account.
-    pub sources: BTreeMap<SourceName, (Seq, Account)>,
-    pub checkpoints: BTreeMap<CheckpointKey, Checkpoint>,
+    pub sources: BTreeMap<SourceName, SourceEntry>,
+    pub files: BTreeMap<CheckpointKey, FileRecord>,
+    pub losses: Losses,
 }
 
 impl Snapshot {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64 + self.sources.len() * 64 + self.checkpoints.len() * 160);
+        let mut out = Vec::with_capacity(64 + self.sources.len() * 96 + self.files.len() * 192);
         out.put(&self.lineage.0);
         out.put(&self.spool_id.0);
         out.put_u64(self.position.0);
         out.put_u32(if self.unsynced { FLAG_UNSYNCED } else { 0 });
         out.put_u64(self.frontier.0);
         out.put_u32(u32::try_from(self.sources.len()).unwrap_or(u32::MAX));
-        for (name, (next_seq, account)) in &self.sources {
+        for (name, SourceEntry { next_seq, account, bytes }) in &self.sources {
             out.put_sized(name.as_str().as_bytes());
             out.put_u64(next_seq.0);
             put_account(&mut out, account);
+            put_bytes(&mut out, bytes);
         }
-        out.put_u32(u32::try_from(self.checkpoints.len()).unwrap_or(u32::MAX));
-        for checkpoint in self.checkpoints.values() {
-            put_checkpoint(&mut out, checkpoint);
+        out.put_u32(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
+        for record in self.files.values() {
+            put_file(&mut out, record);
+        }
+        out.put_u64(self.losses.total);
+        out.put_u32(u32::try_from(self.losses.newest.len()).unwrap_or(u32::MAX));
+        for loss in &self.losses.newest {
+            put_loss(&mut out, loss);
         }
         out
     }
@@ -206,12 +226,17 @@ impl Snapshot {
         for _ in 0..cursor.u32()? {
             let name = SourceName::from(cursor.text()?);
             let next_seq = Seq(cursor.u64()?);
-            sources.insert(name, (next_seq, take_account(&mut cursor)?));
+            let account = take_account(&mut cursor)?;
+            sources.insert(name, SourceEntry { next_seq, account, bytes: take_bytes(&mut cursor)? });
         }
-        let mut checkpoints = BTreeMap::new();
+        let mut files = BTreeMap::new();
         for _ in 0..cursor.u32()? {
-            let checkpoint = take_checkpoint(&mut cursor)?;
-            checkpoints.insert(checkpoint.key(), checkpoint);
+            let record = take_file(&mut cursor)?;
+            files.insert(record.checkpoint.key(), record);
+        }
+        let mut losses = Losses { total: cursor.u64()?, newest: VecDeque::new() };
+        for _ in 0..cursor.u32()? {
+            losses.newest.push_back(take_loss(&mut cursor)?);
         }
         cursor.is_empty().then_some(Self {
             lineage,
@@ -220,51 +245,20 @@ impl Snapshot {
             unsynced,
             frontier,
             sources,
-            checkpoints,
+            files,
+            losses,
         })
     }
-}
 
-pub(super) fn put_account(out: &mut Vec<u8>, account: &Account) {
-    out.put_u64(account.acknowledged);
-    out.put_u64(account.dead);
-    out.put_u64(account.dropped);
-    out.put_u64(account.damaged);
-    out.put_u64(account.earlier);
-}
-
-pub(super) fn take_account(cursor: &mut Cursor<'_>) -> Option<Account> {
-    Some(Account {
-        acknowledged: cursor.u64()?,
-        dead: cursor.u64()?,
-        dropped: cursor.u64()?,
-        damaged: cursor.u64()?,
-        earlier: cursor.u64()?,
-    })
-}
-
-pub(super) fn put_checkpoint(out: &mut Vec<u8>, checkpoint: &Checkpoint) {
-    out.put_sized(checkpoint.source.as_str().as_bytes());
-    out.put_sized(checkpoint.path.as_os_str().as_bytes());
-    out.put_u64(checkpoint.identity.dev);
-    out.put_u64(checkpoint.identity.ino);
-    out.put_u64(checkpoint.identity.birth_ns);
-    out.put_u16(checkpoint.head.len);
-    out.put_u64(checkpoint.head.hash);
-    out.put_u16(checkpoint.tail.len);
-    out.put_u64(checkpoint.tail.hash);
-    out.put_u64(checkpoint.offset.0);
-}
-
-pub(super) fn take_checkpoint(cursor: &mut Cursor<'_>) -> Option<Checkpoint> {
-    Some(Checkpoint {
-        source: SourceName::from(cursor.text()?),
-        path: PathBuf::from(std::ffi::OsStr::from_bytes(cursor.sized()?)),
-        identity: FileIdentity { dev: cursor.u64()?, ino: cursor.u64()?, birth_ns: cursor.u64()? },
-        head: Witness { len: cursor.u16()?, hash: cursor.u64()? },
-        tail: Witness { len: cursor.u16()?, hash: cursor.u64()? },
-        offset: FileOffset(cursor.u64()?),
-    })
+    /// What it says of the files.
+    pub(super) fn state(&self) -> FileState {
+        FileState {
+            next_seqs: self.sources.iter().map(|(name, entry)| (name.clone(), entry.next_seq)).collect(),
+            bytes: self.sources.iter().map(|(name, entry)| (name.clone(), entry.bytes.clone())).collect(),
+            files: self.files.clone(),
+            losses: self.losses.clone(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -272,7 +266,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spool::frame::tests::checkpoint;
+    use crate::spool::entries::tests::{bytes, file, loss};
 
     fn header() -> SegmentHeader {
         SegmentHeader {
@@ -320,21 +314,31 @@ mod tests {
     proptest! {
         #[test]
         fn a_snapshot_decodes_to_what_was_encoded(
-            checkpoints in prop::collection::vec(checkpoint(), 0..8),
-            sources in prop::collection::btree_map("[a-z]{1,9}", any::<(u64, u64, u64, u64, u64, u64)>(), 0..5),
+            files in prop::collection::vec(file(), 0..8),
+            sources in prop::collection::btree_map(
+                "[a-z]{1,9}", (any::<(u64, u64, u64, u64, u64, u64)>(), bytes()), 0..5,
+            ),
+            losses in (any::<u64>(), prop::collection::vec_deque(loss(), 0..4)),
             frontier in any::<u64>(),
             cut in any::<prop::sample::Index>(),
         ) {
+            let entry = |((seq, acknowledged, dead, dropped, damaged, earlier), bytes)| SourceEntry {
+                next_seq: Seq(seq),
+                account: Account { acknowledged, dead, dropped, damaged, earlier },
+                bytes,
+            };
             let snapshot = Snapshot {
                 lineage: SpoolId([3; 16]),
                 spool_id: SpoolId([4; 16]),
                 position: Position(frontier / 2),
                 unsynced: frontier % 2 == 1,
                 frontier: Position(frontier),
-                sources: sources.into_iter().map(|(name, (seq, acknowledged, dead, dropped, damaged, earlier))| {
-                    (SourceName::from(name.as_str()), (Seq(seq), Account { acknowledged, dead, dropped, damaged, earlier }))
-                }).collect(),
-                checkpoints: checkpoints.into_iter().map(|c| (c.key(), c)).collect(),
+                sources: sources
+                    .into_iter()
+                    .map(|(name, source)| (SourceName::from(name.as_str()), entry(source)))
+                    .collect(),
+                files: files.into_iter().map(|file| (file.checkpoint.key(), file)).collect(),
+                losses: Losses { total: losses.0, newest: losses.1 },
             };
             let bytes = snapshot.encode();
             prop_assert_eq!(Snapshot::decode(&bytes), Some(snapshot));

@@ -18,51 +18,22 @@ use std::time::{Duration, Instant};
 
 use super::budget::{Budget, Room};
 use super::disk::{self, Disk};
+use super::files::FileState;
 use super::frame::{FrameHeader, FrameKind};
 use super::keeper::KeeperHandle;
 use super::ledger::Mark;
 use super::log::{Extent, Log};
 use super::queue::{Queue, Queued};
-use super::segment::{Account, SegmentHeader, Snapshot, SpoolId};
+use super::segment::{SegmentHeader, Snapshot, SourceEntry, SpoolId};
 use super::view::Shared;
 use crate::config::SyncMode;
-use crate::event::{Checkpoint, CheckpointKey, EventBlock, Position, SegmentId, Seq, SourceName};
+use crate::event::{EventBlock, Position, SegmentId, Seq, SourceName};
 use crate::telemetry::Repeats;
 
 /// How long the writer waits before it tries again after the disk refused.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// How often trouble that lasts, or comes back, is said again.
 const SAY_EVERY: Duration = Duration::from_secs(30);
-
-/// Everything that the frames so far have made known: what a snapshot says.
-#[derive(Clone, Debug, Default)]
-pub(super) struct FileState {
-    pub next_seqs: BTreeMap<SourceName, Seq>,
-    pub checkpoints: BTreeMap<CheckpointKey, Checkpoint>,
-}
-
-impl FileState {
-    /// Takes over what a frame says.
-    pub(super) fn apply(&mut self, header: &FrameHeader) {
-        if header.kind != FrameKind::Events {
-            return;
-        }
-        let source = &header.checkpoint.source;
-        let next = header.first_seq.plus(u64::from(header.events));
-        match self.next_seqs.get_mut(source) {
-            Some(seq) => *seq = next.max(*seq),
-            None => {
-                self.next_seqs.insert(source.clone(), next);
-            }
-        }
-        let key = header.checkpoint.key();
-        if header.forget {
-            self.checkpoints.remove(&key);
-        } else {
-            self.checkpoints.insert(key, header.checkpoint.clone());
-        }
-    }
-}
 
 /// The writer's thread.
 pub(super) struct Writer {
@@ -347,8 +318,7 @@ impl Writer {
             segment: id,
             position: extent.end,
             spool_id: extent.spool_id,
-            next_seqs: self.committed.next_seqs.clone(),
-            checkpoints: self.committed.checkpoints.clone(),
+            state: self.committed.clone(),
         });
     }
 
@@ -377,10 +347,14 @@ impl Writer {
 
     fn snapshot(&self, position: Position) -> Snapshot {
         let view = self.shared.view();
-        let mut sources: BTreeMap<_, _> =
-            view.sources.iter().map(|(name, record)| (name.clone(), (Seq(1), record.account))).collect();
-        for (name, seq) in &self.committed.next_seqs {
-            sources.entry(name.clone()).or_insert((*seq, Account::default())).0 = *seq;
+        let FileState { next_seqs, files, bytes, losses } = &self.committed;
+        let mut sources: BTreeMap<SourceName, SourceEntry> = BTreeMap::new();
+        for name in view.sources.keys().chain(next_seqs.keys()).chain(bytes.keys()) {
+            sources.entry(name.clone()).or_insert_with(|| SourceEntry {
+                next_seq: next_seqs.get(name).copied().unwrap_or(Seq(1)),
+                account: view.sources.get(name).map(|record| record.account).unwrap_or_default(),
+                bytes: bytes.get(name).cloned().unwrap_or_default(),
+            });
         }
         Snapshot {
             lineage: self.lineage,
@@ -389,7 +363,8 @@ impl Writer {
             unsynced: self.sync == SyncMode::Os,
             frontier: view.frontier,
             sources,
-            checkpoints: self.committed.checkpoints.clone(),
+            files: files.clone(),
+            losses: losses.clone(),
         }
     }
 
@@ -429,9 +404,7 @@ fn undo(file: &File, len: u64) -> io::Result<()> {
 }
 
 fn frame_bytes(frame: &Placed) -> u64 {
-    let names =
-        frame.header.checkpoint.source.as_str().len() + frame.header.checkpoint.path.as_os_str().len();
-    (super::frame::HEADER_LEN + names + frame.events.bytes().len()) as u64
+    (frame.header.encoded_len() + frame.events.bytes().len()) as u64
 }
 
 impl Default for Trouble {
