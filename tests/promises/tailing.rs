@@ -37,10 +37,11 @@ use crate::common::{
 const MARKS: &str = "marks";
 
 struct Stage {
-    scene: Scene,
-    collector: Collector,
     agent: Option<Agent>,
+    collector: Collector,
     marks: Writer,
+    /// Last, so that what the processes said can still be shown when they are dropped.
+    scene: Scene,
 }
 
 impl Stage {
@@ -49,7 +50,7 @@ impl Stage {
         let scene = Scene::new(name);
         let collector = Collector::start(&scene);
         let marks = Writer::new(&scene, MARKS, "marks/marks.log");
-        Self { scene, collector, agent: None, marks }
+        Self { agent: None, collector, marks, scene }
     }
 
     /// The configuration, without the sources of the test.
@@ -78,10 +79,11 @@ impl Stage {
         self.agent = Some(Agent::start_with(&self.scene, change));
     }
 
-    /// SIGTERM, after everything was delivered.
+    /// SIGTERM, once it listens for that.
     #[track_caller]
     fn stop(&mut self) {
         let agent = self.agent.take().expect("the agent does not run");
+        agent.await_started();
         assert_eq!(agent.stop(), Some(0));
     }
 
