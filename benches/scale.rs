@@ -1,4 +1,5 @@
-//! What following many files costs, and how soon a line is in the spool: the real binary, with nobody listening.
+//! What following many files costs, and how soon a line is in the spool: the real binary, with a receiver that takes
+//! whatever comes.
 //!
 //! `cargo bench --bench scale -- [--files N] [--seconds T] [--samples N] [--dir DIR]`
 //!
@@ -20,6 +21,9 @@
     reason = "a benchmark that meets the unexpected should stop there"
 )]
 
+#[allow(dead_code, reason = "what comes is only taken here, and not counted")]
+mod sink;
+
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
@@ -32,6 +36,7 @@ use std::time::{Duration, Instant};
 use memchr::memmem::Finder;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
+use sink::Sink;
 
 /// How long anything may take before the benchmark gives up.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -60,7 +65,8 @@ fn main() {
     }
     .unwrap();
     let logs = Logs::create(&dir.path().join("logs"), settings.files);
-    let agent = Agent::start(dir.path());
+    let sink = Sink::start().unwrap();
+    let agent = Agent::start(dir.path(), &sink.url());
     let mut spool = Spool::of(dir.path());
     logs.append(settings.files - 1, "everything before this line is spooled");
     spool.await_text("everything before this line is spooled");
@@ -74,6 +80,7 @@ fn main() {
         let mut latencies: Vec<Duration> = (0..settings.samples)
             .map(|sample| {
                 std::thread::sleep(BETWEEN_SAMPLES);
+                spool.skip();
                 let text = format!("{what}, sample {sample:06}");
                 let begun = logs.append(rng.random_range(0..settings.files), &text);
                 spool.await_text(&text) - begun
@@ -186,8 +193,8 @@ impl Busy {
 /// The segments of a spool, read as they grow.
 struct Spool {
     segments: PathBuf,
-    /// The segment that is read, and how far.
-    at: Option<(PathBuf, u64)>,
+    /// The segment that is read, and how far. Open, so that it can still be read when it is delivered and deleted.
+    at: Option<(PathBuf, File, u64)>,
     buffer: Vec<u8>,
     /// The end of what was read before, in which the beginning of a text may lie.
     carry: Vec<u8>,
@@ -196,6 +203,15 @@ struct Spool {
 impl Spool {
     fn of(dir: &Path) -> Self {
         Self { segments: dir.join("spool/segments"), at: None, buffer: vec![0; 1 << 20], carry: Vec::new() }
+    }
+
+    /// Goes to the end of what there is.
+    fn skip(&mut self) {
+        self.carry.clear();
+        if let Some((path, file)) = self.segments().into_iter().next_back().and_then(open) {
+            let end = file.metadata().unwrap().len();
+            self.at = Some((path, file, end));
+        }
     }
 
     /// Reads on until `text` was there; when it was seen.
@@ -211,55 +227,64 @@ impl Spool {
         }
     }
 
-    /// Reads what there is by now, up to the end of the segment, or to the text. Says whether that was found.
+    /// Reads what there is by now, up to the text. Says whether that was found.
     fn read_on(&mut self, finder: &Finder<'_>, len: usize) -> bool {
         loop {
-            let Some((path, offset)) = &mut self.at else {
-                self.at = segments(&self.segments).into_iter().next().map(|path| (path, 0));
+            let Some((path, file, offset)) = &mut self.at else {
+                let first = self.segments().into_iter().find_map(open);
+                self.at = first.map(|(path, file)| (path, file, 0));
                 if self.at.is_none() {
                     return false;
                 }
                 continue;
             };
-            let file = File::open(&path).unwrap();
             let read = file.read_at(&mut self.buffer, *offset).unwrap();
-            if read == 0 {
-                let next = segments(&self.segments).into_iter().find(|next| next > path);
-                // What was written before the next one was begun is there by now.
-                if next.is_none() || file.metadata().unwrap().len() > *offset {
-                    return false;
+            if read > 0 {
+                *offset += read as u64;
+                self.carry.extend_from_slice(&self.buffer[..read]);
+                if finder.find(&self.carry).is_some() {
+                    return true;
                 }
-                self.at = next.map(|path| (path, 0));
+                self.carry.drain(..self.carry.len().saturating_sub(len));
                 continue;
             }
-            *offset += read as u64;
-            self.carry.extend_from_slice(&self.buffer[..read]);
-            let is_found = finder.find(&self.carry).is_some();
-            self.carry.drain(..self.carry.len().saturating_sub(len));
-            if is_found {
-                return true;
+            let (path, offset) = (path.clone(), *offset);
+            let next = self.segments().into_iter().filter(|next| *next > path).find_map(open);
+            // What was written to the segment before the next was begun is there by now.
+            let is_read =
+                self.at.as_ref().is_some_and(|(_, file, _)| file.metadata().unwrap().len() == offset);
+            match next {
+                Some((path, file)) if is_read => self.at = Some((path, file, 0)),
+                Some(_) => {}
+                None => return false,
             }
         }
     }
+
+    /// Their paths, oldest first.
+    fn segments(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.segments).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.sort_unstable();
+        paths
+    }
 }
 
-fn segments(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    paths.sort_unstable();
-    paths
+/// Opens a segment; none where it was delivered and deleted meanwhile.
+fn open(path: PathBuf) -> Option<(PathBuf, File)> {
+    let file = File::open(&path).ok()?;
+    Some((path, file))
 }
 
 /// The agent under test.
 struct Agent(Child);
 
 impl Agent {
-    fn start(dir: &Path) -> Self {
+    fn start(dir: &Path, url: &str) -> Self {
         let config = dir.join("log-agent.config");
-        // Nobody listens there: what comes into the spool stays in it.
         let text = format!(
-            "[global]\nagent_name = \"bench\"\nend_point = \"http://127.0.0.1:9/\"\nsend_type = \"HTTP\"\n\
-             spool_dir = \"{}\"\nmax_spool_bytes = \"500 GiB\"\n\
+            "[global]\nagent_name = \"bench\"\nend_point = \"{url}\"\nsend_type = \"HTTP\"\n\
+             max_batch_size = 5000\ninterval_secs = 1\nspool_dir = \"{}\"\n\
              [[sources]]\nname = \"app\"\nlog_path = \"{}\"\n",
             dir.join("spool").display(),
             dir.join("logs/*/*.log").display(),

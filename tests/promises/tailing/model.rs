@@ -461,3 +461,14 @@ fn unfinished_line_of_a_file_that_is_deleted_and_made_anew() {
         ],
     );
 }
+
+#[test]
+fn copy_is_not_taken_for_a_generation_that_was_rotated_away_unseen() {
+    for ops in [
+        &[Copytruncate { file: 2, scheme: Numbered }, Rotate { file: 2, scheme: Dated }][..],
+        &[Kill, Copytruncate { file: 2, scheme: Numbered }, Rotate { file: 2, scheme: Dated }],
+        &[Copytruncate { file: 2, scheme: Dated }, Settle, Stop, Rotate { file: 2, scheme: Numbered }],
+    ] {
+        replay("copy_is_not_taken_for_a_generation_that_was_rotated_away_unseen", "logs/*.log", ops);
+    }
+}
