@@ -28,10 +28,18 @@ bench-stages:
     cargo bench --bench payload
     cargo bench --bench tail
 
+# Ten thousand files: what they cost when nothing happens, and how soon a line is in the spool when something does.
+bench-scale:
+    cargo bench --bench scale
+
 # Power cuts, damaged bytes and random crashes for longer than CI has time for.
 faults-long:
     LOG_AGENT_TEST_POWER_CUTS=50 cargo test --locked --test promises -- durability
     LOG_AGENT_TEST_ALL=1 LOG_AGENT_TEST_CASES=1000 cargo test --locked --lib -- spool::
+
+# Random sequences of writes, rotations and deaths for longer than CI has time for.
+tail-long:
+    LOG_AGENT_TEST_CASES=500 cargo test --locked --test promises -- --nocapture tailing::model
 
 # Licences, sources and known vulnerabilities of the dependencies (needs cargo-deny).
 deny:

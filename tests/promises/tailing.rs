@@ -5,9 +5,19 @@
 //! [`Stage::settle`] writes one and waits for it: what was written before has been read by then, and what has been read
 //! is stored. So a test can say that *nothing* came of something, without waiting for any time.
 
+mod containers;
+mod copies;
+mod encodings;
+mod filters;
+mod groups;
+mod limits;
+mod logrotate;
+mod model;
+mod names;
 mod reading;
 mod restart;
 mod rotation;
+mod schemes;
 mod trouble;
 
 use std::ffi::OsStr;
@@ -16,19 +26,22 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::Signal;
+
 use crate::common::{
-    Agent, Collector, ConfigBuilder, PATIENCE, Scene, Writer, assert_delivered_exactly_once,
-    assert_stored_once, await_delivery, is_root, skip, wait_for,
+    Agent, Collector, ConfigBuilder, PATIENCE, Scene, Stored, Writer, assert_delivered_exactly_once,
+    assert_stored_once, await_delivery, has_program, is_root, skip, wait_for,
 };
 
 /// The source of the marks.
 const MARKS: &str = "marks";
 
 struct Stage {
-    scene: Scene,
-    collector: Collector,
     agent: Option<Agent>,
+    collector: Collector,
     marks: Writer,
+    /// Last, so that what the processes said can still be shown when they are dropped.
+    scene: Scene,
 }
 
 impl Stage {
@@ -37,7 +50,7 @@ impl Stage {
         let scene = Scene::new(name);
         let collector = Collector::start(&scene);
         let marks = Writer::new(&scene, MARKS, "marks/marks.log");
-        Self { scene, collector, agent: None, marks }
+        Self { agent: None, collector, marks, scene }
     }
 
     /// The configuration, without the sources of the test.
@@ -66,16 +79,32 @@ impl Stage {
         self.agent = Some(Agent::start_with(&self.scene, change));
     }
 
-    /// SIGTERM, after everything was delivered.
+    /// SIGTERM, once it listens for that.
     #[track_caller]
     fn stop(&mut self) {
         let agent = self.agent.take().expect("the agent does not run");
+        agent.await_started();
         assert_eq!(agent.stop(), Some(0));
     }
 
     /// SIGKILL.
     fn kill(&mut self) {
         self.agent.take().expect("the agent does not run").kill();
+    }
+
+    /// SIGSTOP: it notices nothing until [`Stage::thaw`], and then all at once.
+    fn freeze(&self) {
+        self.agent().signal(Signal::STOP);
+        let stat = format!("/proc/{}/stat", self.agent().pid());
+        wait_for(PATIENCE, "the agent stands still", || {
+            let stat = fs::read_to_string(&stat).unwrap();
+            stat.rsplit_once(") ").unwrap().1.starts_with('T')
+        });
+    }
+
+    /// SIGCONT.
+    fn thaw(&self) {
+        self.agent().signal(Signal::CONT);
     }
 
     fn agent(&self) -> &Agent {
@@ -107,11 +136,16 @@ impl Stage {
     }
 
     /// What is stored of a source, in the order of the sequence numbers.
-    fn stored(&self, source: &str) -> Vec<String> {
+    fn stored_events(&self, source: &str) -> Vec<Stored> {
         let mut stored = self.collector.stored();
         stored.retain(|event| event.source == source);
         stored.sort_by_key(|event| event.seq);
-        stored.into_iter().map(|event| event.data).collect()
+        stored
+    }
+
+    /// The lines of it.
+    fn stored(&self, source: &str) -> Vec<String> {
+        self.stored_events(source).into_iter().map(|event| event.data).collect()
     }
 
     /// Waits until everything that was written before, and was read because of it, is stored.
@@ -194,6 +228,21 @@ impl Stage {
             .filter_map(|entry| Some(fs::read_link(entry.ok()?.path()).ok()?.to_string_lossy().into_owned()))
             .collect()
     }
+}
+
+/// The bytes as a gzip member.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Replaces a file by `<path>.gz`, as `gzip` does: it is gone once the other is whole.
+fn compress(path: &Path) {
+    let mut compressed = path.as_os_str().to_owned();
+    compressed.push(".gz");
+    fs::write(compressed, gzip(&fs::read(path).unwrap())).unwrap();
+    fs::remove_file(path).unwrap();
 }
 
 /// Runs the command as an argument of `program`, which ends with an exec of what follows `arguments`.

@@ -28,6 +28,7 @@
 
 mod agent;
 mod client;
+mod clock;
 mod collector;
 mod disk;
 mod faults;
@@ -45,6 +46,7 @@ use std::time::{Duration, Instant};
 
 pub use agent::Agent;
 pub use client::{Shipment, spool_id};
+pub use clock::Clock;
 pub use collector::{Collector, Stats, Stored};
 pub use disk::{Disk, FileSystem};
 pub use faults::{Fault, FaultProxy, Received};

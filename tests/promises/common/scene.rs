@@ -114,6 +114,25 @@ impl ConfigBuilder<'_> {
         self
     }
 
+    /// A key of a table in the source that was added last, as in `within("multiline", "preset", "java")`.
+    pub fn within(mut self, table: &str, key: &str, value: impl Into<Value>) -> Self {
+        let source = self.sources.last_mut().expect("no source yet");
+        let entry = source.entry(table).or_insert_with(|| Table::new().into());
+        entry.as_table_mut().unwrap().insert(key.into(), value.into());
+        self
+    }
+
+    /// A `[[sources.redact]]` of the source that was added last.
+    pub fn redact(mut self, pattern: &str, replacement: &str) -> Self {
+        let source = self.sources.last_mut().expect("no source yet");
+        let entry = source.entry("redact").or_insert_with(|| Value::Array(Vec::new()));
+        let mut redact = Table::new();
+        redact.insert("pattern".into(), pattern.into());
+        redact.insert("replacement".into(), replacement.into());
+        entry.as_array_mut().unwrap().push(redact.into());
+        self
+    }
+
     /// The configuration as TOML.
     pub fn text(&self) -> String {
         let mut all = Table::new();

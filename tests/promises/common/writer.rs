@@ -99,6 +99,23 @@ impl Writer {
         self.file = append_to(&self.path);
     }
 
+    /// Renames the file to `to`, whose directory is made if need be, and begins a new one.
+    pub fn rotate_to(&mut self, to: &Path) {
+        self.move_to(to);
+        self.file = append_to(&self.path);
+    }
+
+    /// Renames the file to `to` and goes on writing to it.
+    pub fn move_to(&mut self, to: &Path) {
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::rename(&self.path, to).unwrap();
+    }
+
+    /// Begins a file at the path again, which something else has moved away.
+    pub fn reopen(&mut self) {
+        self.file = append_to(&self.path);
+    }
+
     /// Copies the file to `<path>.1`, those before it one number up, and truncates it.
     pub fn copytruncate(&mut self) {
         self.make_room();

@@ -1,9 +1,6 @@
 //! Files and systems that make it hard.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown, symlink};
-use std::path::PathBuf;
 
 use super::*;
 
@@ -162,28 +159,6 @@ fn fifo_socket_device_and_directory_are_refused() {
     stage.append("logs/directory.log", "2\n");
     stage.expect(&["1", "2"]);
     stage.expect_of("directory", &["2"]);
-}
-
-#[test]
-fn file_names_need_be_neither_text_nor_one_line() {
-    let mut stage = Stage::new("file_name_not_utf8").follow("logs/*.log");
-    let names: [&[u8]; 4] = [b"caf\xe9.log", b"\xff\xfe\x80.log", b"two\nlines.log", b" \t*[x]'\"\\.log"];
-    let paths: Vec<PathBuf> =
-        names.iter().map(|name| Path::new("logs").join(OsString::from_vec(name.to_vec()))).collect();
-    let lines: Vec<Vec<String>> =
-        (0..names.len()).map(|number| numbered(&format!("file {number} line"), 0..3)).collect();
-    for round in 0..3 {
-        for (path, lines) in paths.iter().zip(&lines) {
-            stage.append(path, format!("{}\n", lines[round]));
-        }
-        let groups: Vec<&[String]> = lines.iter().map(|lines| &lines[..=round]).collect();
-        stage.expect_groups(&groups);
-        stage.stop();
-        stage.start();
-    }
-    stage.settle();
-    let said = stage.messages();
-    assert!(said.lines().all(|line| !line.starts_with("lines.log")), "a name breaks a message: {said}");
 }
 
 #[test]
