@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::aggregate::{Aggregator, Limits};
-use crate::config::{Config, Global, SyncMode};
+use crate::config::{Config, SyncMode};
 use crate::outbox::SpoolOutbox;
 use crate::retry::{BackoffError, Delivery, DeliveryError, Policy};
 use crate::send::{self, SendError};
