@@ -123,6 +123,8 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use regex::bytes::Regex;
+    use std::time::Duration;
 
     const REQUIRED: &str =
         "[global]\nagent_name = \"a\"\nend_point = \"http://localhost/\"\nsend_type = \"http\"\n";
@@ -143,6 +145,49 @@ mod tests {
         assert_eq!(global.spool_dir, Path::new("./log-agent-spool"));
         let source = config.sources.first().unwrap();
         assert_eq!((source.delay.as_millis(), source.start_at), (500, StartAt::Beginning));
+        assert_eq!((global.max_open_files, source.ignore_older), (None, None));
+        assert!(source.exclude.is_empty());
+        assert_eq!(format!("{:?}", source.lines), format!("{:?}", LineRules::default()));
+    }
+
+    #[test]
+    fn the_defaults_of_tables_that_are_there_are_those_that_are_documented() {
+        let tables = "[sources.multiline]\npreset = \"Go\"\n[[sources.redact]]\npattern = 'x'\n";
+        let config = load(format!("{REQUIRED}{SOURCE}{tables}")).unwrap();
+        let lines = &config.sources.first().unwrap().lines;
+        let multiline = lines.multiline.as_ref().unwrap();
+        assert!(matches!(multiline.pattern, MultilinePattern::Preset(MultilinePreset::Go)));
+        assert_eq!((multiline.max_lines, multiline.max_bytes), (500, 1 << 20));
+        assert_eq!(multiline.timeout.as_millis(), 1000);
+        assert_eq!(lines.redact.first().unwrap().replacement, "[redacted]");
+    }
+
+    #[test]
+    fn what_is_written_about_lines_arrives_as_written() {
+        let keys = "exclude = [\"/a/*.gz\", \"/b\"]\nignore_older_secs = 0.5\nencoding = \"shift_jis\"\n\
+                    include_lines = ['a', 'b']\nexclude_lines = ['c']\npartial_timeout_secs = 7\nmultiline = \
+                    { continue_pattern = '^\\s', max_lines = 2, max_bytes = \"16 MiB\", timeout_ms = 1 }\n\
+                    redact = [{ pattern = 'x(y)', replacement = \"$1\" }]\n";
+        let global = "max_open_files = 1048576\n";
+        let config = load(format!("{REQUIRED}{global}{SOURCE}{keys}")).unwrap();
+        let source = config.sources.first().unwrap();
+        let lines = &source.lines;
+        assert_eq!(config.global.max_open_files, Some(1 << 20));
+        assert_eq!(source.exclude, ["/a/*.gz", "/b"]);
+        assert_eq!(source.ignore_older, Some(Duration::from_millis(500)));
+        assert_eq!((lines.encoding, lines.format), (encoding_rs::SHIFT_JIS, LineFormat::Plain));
+        let texts = |patterns: &[Regex]| patterns.iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            (texts(&lines.include), texts(&lines.exclude)),
+            (vec!["a".into(), "b".into()], vec!["c".into()])
+        );
+        assert_eq!(lines.partial_timeout, Some(Duration::from_secs(7)));
+        let multiline = lines.multiline.as_ref().unwrap();
+        assert!(matches!(&multiline.pattern, MultilinePattern::Continue(p) if p.as_str() == r"^\s"));
+        assert_eq!((multiline.max_lines, multiline.max_bytes), (2, 16 << 20));
+        assert_eq!(multiline.timeout, Duration::from_millis(1));
+        let redact = lines.redact.first().unwrap();
+        assert_eq!((redact.pattern.as_str(), redact.replacement.as_str()), ("x(y)", "$1"));
     }
 
     #[test]
@@ -180,8 +225,9 @@ mod tests {
 
         #[test]
         fn no_value_makes_the_loader_panic_or_speak_in_lines(
-            key in "[a-z_]{1,12}|\"[^\"\\\\\n]{0,8}\"|max_send_task|end_point|interval_secs|spool_dir|headers|auth|tls",
-            value in "-?[0-9]{1,25}|[0-9]{1,4}e-?[0-9]{1,4}|\"[^\"\\\\]{0,80}\"|'''.{0,20}'''|\\[.{0,8}\\]|\\{.{0,8}\\}|true|nan|inf",
+            key in "[a-z_]{1,12}|\"[^\"\\\\\n]{0,8}\"|max_send_task|end_point|interval_secs|spool_dir|headers|auth|tls\
+                |exclude|encoding|format|include_lines|multiline|redact",
+            value in "-?[0-9]{1,25}|[0-9]{1,4}e-?[0-9]{1,4}|\"[^\"\\\\]{0,80}\"|'''.{0,20}'''|\\['''.{0,20}'''\\]|\\[.{0,8}\\]|\\{.{0,8}\\}|true|nan|inf",
             in_source in any::<bool>(),
         ) {
             let (global, source) = if in_source { (String::new(), format!("{key} = {value}\n")) }

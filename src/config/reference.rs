@@ -97,6 +97,26 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_example_of_the_readme_is_accepted() {
+        let example = README.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let required: String = SAMPLE
+            .lines()
+            .take_while(|line| *line != "[[sources]]")
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let config = load(&format!("{required}{example}")).unwrap();
+        assert_eq!(config.sources.len(), 2);
+        let redacted = config.sources[0]
+            .lines
+            .redact
+            .iter()
+            .fold(b"password=hunter2 1234 5678 9012 3456".to_vec(), |line, redact| {
+                redact.pattern.replace_all(&line, redact.replacement.as_bytes()).into_owned()
+            });
+        assert_eq!(redacted, b"password=[redacted] ****3456");
+    }
+
     /// The sample's lines under `header`, those that are commented out (`#key = …`, without a space) included.
     fn sample_lines(header: &str) -> impl Iterator<Item = &'static str> {
         SAMPLE
