@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use super::content::{Archive, Copied};
 use super::file::{Progress, ReadBuffer};
@@ -62,6 +63,8 @@ pub(super) struct Detour {
     pub is_stale: bool,
     /// How often it was searched again.
     pub searches: u8,
+    /// Since when the copy has been read to its end, where an event is open that may go on in the file.
+    pub open_since: Option<Instant>,
 }
 
 impl Detour {
@@ -74,6 +77,7 @@ impl Detour {
             is_found: false,
             is_stale: false,
             searches: 0,
+            open_since: None,
         }
     }
 

@@ -85,7 +85,7 @@ pub(super) struct Progress {
     pub offset: u64,
     /// From the offset to here there is no newline.
     pub scanned: u64,
-    /// Witness of the first bytes, as many as there are before the offset.
+    /// Witness of the first bytes: as many as there are before the offset, and at offset 0 as many as were seen.
     pub head: Witness,
     /// Witness of the bytes just before the offset.
     pub tail: Witness,
@@ -111,7 +111,8 @@ impl Progress {
             && !rule.assembler.joins()
             && self.scanned.saturating_sub(self.offset) > PROBE_ABOVE
         {
-            match self.probe(content, buffer, longest_wait)? {
+            let overlap = rule.assembler.alignment() as u64 - 1;
+            match self.probe(content, buffer, longest_wait, overlap)? {
                 Probe::Wait { grew, at_end } => {
                     return Ok(Chunk::Nothing { grew, waits: Waits::Newline, at_end });
                 }
@@ -124,7 +125,7 @@ impl Progress {
         loop {
             let bytes = buffer.read(content, from, before + want)?;
             let Some((overlap, data)) = bytes.split_at_checked(before) else { return Ok(Chunk::Truncated) };
-            if !agrees_at_end(self.tail, overlap) {
+            if !agrees_at_end(self.tail, overlap) || start == 0 && !agrees_at_start(self.head, data) {
                 return Ok(Chunk::Truncated);
             }
             let at_end = data.len() < want;
@@ -139,12 +140,15 @@ impl Progress {
             let grew = end != self.scanned;
             self.scanned = end;
             if used == 0 {
+                if start == 0 {
+                    self.head = Witness::of(data);
+                }
                 return Ok(Chunk::Nothing { grew, waits, at_end });
             }
             self.offset = start.saturating_add(used as u64);
             let read = bytes.get(..before + used).unwrap_or_default();
             self.tail = Witness::of(read.get(read.len().saturating_sub(WITNESS_BYTES)..).unwrap_or_default());
-            if from == 0 && self.head.len < Witness::MAX_BYTES {
+            if from == 0 && (start == 0 || self.head.len < Witness::MAX_BYTES) {
                 self.head = Witness::of(read);
             }
             return Ok(Chunk::Events { start, skips: cut.skips, waits, at_end });
@@ -157,9 +161,14 @@ impl Progress {
         content: &mut impl Content,
         buffer: &mut ReadBuffer,
         longest_wait: usize,
+        overlap: u64,
     ) -> io::Result<Probe> {
-        let added = buffer.read(content, self.scanned, READ_BYTES)?;
-        if added.is_empty() {
+        // Half of a newline may have been there.
+        let from = self.scanned.saturating_sub(overlap).max(self.offset);
+        let overlap = usize::try_from(self.scanned - from).unwrap_or(0);
+        let added = buffer.read(content, from, overlap + READ_BYTES)?;
+        let seen = added.get(overlap..).unwrap_or_default().len();
+        if seen == 0 {
             if content.size()? >= self.scanned {
                 return Ok(Probe::Wait { grew: false, at_end: true });
             }
@@ -167,13 +176,13 @@ impl Progress {
             return Ok(Probe::Read { bytes: 0 });
         }
         let newline = memchr::memchr(b'\n', added);
-        let held = usize::try_from(self.scanned.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let held = usize::try_from(from.saturating_sub(self.offset)).unwrap_or(usize::MAX);
         let known = held.saturating_add(newline.map_or(added.len(), |at| at + 1));
         if newline.is_some() || known > longest_wait {
             return Ok(Probe::Read { bytes: known.min(longest_wait + 1) });
         }
-        self.scanned = self.scanned.saturating_add(added.len() as u64);
-        Ok(Probe::Wait { grew: true, at_end: added.len() < READ_BYTES })
+        self.scanned = self.scanned.saturating_add(seen as u64);
+        Ok(Probe::Wait { grew: true, at_end: seen < READ_BYTES })
     }
 
     /// Moves to the start of the last, incomplete line, so that it is delivered whole once it is complete; to the end
@@ -250,6 +259,12 @@ impl Progress {
 enum Probe {
     Wait { grew: bool, at_end: bool },
     Read { bytes: usize },
+}
+
+/// Whether `bytes` begin with what the witness saw.
+fn agrees_at_start(witness: Witness, bytes: &[u8]) -> bool {
+    let len = usize::from(witness.len);
+    len == 0 || bytes.get(..len).map(Witness::of) == Some(witness)
 }
 
 /// Whether `bytes` end with what the witness saw.
@@ -350,6 +365,8 @@ pub(super) struct FollowedFile {
     pub begins_in: Option<FileKey>,
     /// The file that has its name now, in which its last event goes on.
     pub goes_on_in: Option<FileKey>,
+    /// How often it was read since it was opened.
+    pub turns: u32,
     /// When it was last read, in reads of the tailer.
     pub last_read: u64,
     /// The last look through its source in which it was seen.
@@ -387,6 +404,7 @@ impl FollowedFile {
             has_timer: false,
             begins_in: None,
             goes_on_in: None,
+            turns: 0,
             last_read: 0,
             seen_in: 0,
         }
@@ -407,6 +425,11 @@ impl FollowedFile {
     /// Bytes known to be there that have not become events.
     pub(super) fn known_unread(&self) -> u64 {
         self.stamp.size.max(self.progress.scanned).saturating_sub(self.progress.offset)
+    }
+
+    /// Whether it is open, and could be opened again by its path.
+    pub(super) fn may_close(&self) -> bool {
+        self.handle.is_some() && matches!(self.place, Place::Matched | Place::Renamed)
     }
 
     /// Takes over what the file system says of it now. Returns whether it was written to.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::TailOptions;
-use super::assemble::End;
+use super::assemble::{End, Waits};
 use super::detour::{Search, Then};
 use super::discover::Pattern;
 use super::file::{Chunk, FileKey, Origin, Place, Progress, ReadBuffer, Rule, Trouble};
@@ -40,6 +40,8 @@ pub(super) const QUIET: Duration = Duration::from_secs(5);
 const FINISHING_EVERY: Duration = Duration::from_millis(250);
 /// How often copies are searched for again because names were moving.
 const SEARCHES_MAX: u8 = 3;
+/// Where more files have something to read than may be open, each is closed for another after so many reads.
+const TURNS_OPEN: u32 = 8;
 /// Most reads in one turn, so that notifications are taken in between.
 const READS_A_TURN: usize = 64;
 /// First delay after a failed read or open; doubled up to [`MAX_RETRY`].
@@ -366,7 +368,7 @@ impl Follower {
                 }
                 Ok(())
             }
-            Search::Found => self.read_chunk(key, End::Finished, now, sink),
+            Search::Found => self.read_chunk(key, End::Open, now, sink),
         }
     }
 
@@ -415,7 +417,9 @@ impl Follower {
         }
         self.reads += 1;
         file.last_read = self.reads;
+        file.turns = file.turns.saturating_add(1);
         let rule = Rule { assembler: &source.assembler, end };
+        let is_first_sight = file.progress.head.len == 0;
         let (progress, buffer, block) = (&mut file.progress, &mut self.buffer, &mut self.block);
         let copy = file.detour.as_mut().and_then(|detour| detour.copy());
         let is_copy = copy.is_some();
@@ -452,7 +456,7 @@ impl Follower {
                 (true, waits, at_end)
             }
             Chunk::Nothing { grew, waits, at_end } => {
-                if at_end && !file.is_recorded {
+                if at_end && (!file.is_recorded || is_first_sight && file.progress.head.len > 0) {
                     // Should it be rotated away while the agent is down, its identity is known: before anything of
                     // the next generation is.
                     file.is_recorded = true;
@@ -470,12 +474,21 @@ impl Follower {
             }
         };
         if is_copy {
-            if at_end {
-                self.end_detour(key, true, now);
-            } else {
-                self.roster.enqueue(key);
-            }
-            return Ok(());
+            return match waits {
+                _ if !at_end => {
+                    self.roster.enqueue(key);
+                    Ok(())
+                }
+                Waits::Group if end == End::Open => self.join_copy(key, now, sink),
+                // Nothing will be added to the copy.
+                Waits::Group | Waits::Newline if end == End::Open => {
+                    self.read_chunk(key, End::Finished, now, sink)
+                }
+                _ => {
+                    self.end_detour(key, true, now);
+                    Ok(())
+                }
+            };
         }
         file.at_end = at_end;
         if at_end {
@@ -602,8 +615,17 @@ impl Follower {
             return false;
         }
         let path = Arc::clone(&file.path);
-        if self.roster.open >= self.max_open && !self.roster.close_quiet(1 + self.max_open / 8) {
-            self.postpone(key, now);
+        let many = 1 + self.max_open / 8;
+        if self.roster.open >= self.max_open
+            && !self.roster.close_quiet(many)
+            && !self.roster.close_busy(many, TURNS_OPEN)
+        {
+            if self.roster.is_any_busy() {
+                // In the next round one of them has had its turns.
+                self.roster.enqueue(key);
+            } else {
+                self.postpone(key, now);
+            }
             return false;
         }
         let opened = identity::open(&path).and_then(|handle| Ok((identity::stat_handle(&handle)?, handle)));
@@ -627,6 +649,7 @@ impl Follower {
             }
         };
         file.handle = Some(handle);
+        file.turns = 0;
         self.roster.open += 1;
         let is_alone = file.watch.is_none() && (stat.links > 1 || identity::is_symlink(&path));
         if is_alone {

@@ -680,25 +680,36 @@ impl Roster {
     /// Closes the files that have been quiet for longest: at most `many`, all read to their end and under a known path,
     /// those that were just renamed last. Returns whether there was one.
     pub(super) fn close_quiet(&mut self, many: usize) -> bool {
-        let mut quiet: Vec<(bool, u64, FileKey)> = self
-            .files
-            .iter()
-            .filter(|(_, file)| {
-                file.handle.is_some()
-                    && file.at_end
-                    && !file.queued
-                    && matches!(file.place, Place::Matched | Place::Renamed)
-            })
-            .map(|(key, file)| (file.quiet_since.is_some(), file.last_read, *key))
-            .collect();
-        if quiet.len() > many {
-            quiet.select_nth_unstable(many);
-            quiet.truncate(many);
+        self.close_first(many, |file| {
+            (file.at_end && !file.queued).then_some((file.quiet_since.is_some(), file.last_read))
+        })
+    }
+
+    /// Closes files that had `turns` reads since they were opened, at most `many`, those that were read last first, so that
+    /// others can be opened. Returns whether there was one.
+    pub(super) fn close_busy(&mut self, many: usize, turns: u32) -> bool {
+        self.close_first(many, |file| {
+            (file.turns >= turns).then_some((file.quiet_since.is_some(), u64::MAX - file.last_read))
+        })
+    }
+
+    /// Closes at most `many` of the files that have a rank, those with the lowest.
+    fn close_first(&mut self, many: usize, rank: impl Fn(&FollowedFile) -> Option<(bool, u64)>) -> bool {
+        let open = self.files.iter().filter(|(_, file)| file.may_close());
+        let mut ranked: Vec<_> = open.filter_map(|(key, file)| Some((rank(file)?, *key))).collect();
+        if ranked.len() > many {
+            ranked.select_nth_unstable(many);
+            ranked.truncate(many);
         }
-        for (_, _, key) in &quiet {
+        for (_, key) in &ranked {
             self.close(*key);
         }
-        !quiet.is_empty()
+        !ranked.is_empty()
+    }
+
+    /// Whether a file is open that can be closed once it had its turns.
+    pub(super) fn is_any_busy(&self) -> bool {
+        self.files.values().any(FollowedFile::may_close)
     }
 
     /// Reports trouble with a path once.

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::event::{Before, EventBlock, FileOffset, FrameDraft, FrameSink, SinkClosed};
 use crate::tail::assemble::{Assembler, End, Input, Waits};
 use crate::tail::content::Content as _;
+use crate::tail::detour::Then;
 use crate::tail::file::{FileKey, Progress, READ_BYTES};
 
 /// What is known of a file whose name another one took while an event was open at its end.
@@ -241,6 +242,80 @@ impl Follower {
         let mut handle = file.handle.as_ref()?;
         let next = self.buffer.read(&mut handle, 0, READ_BYTES.max(hold_max)).ok()?.to_vec();
         (!held.is_empty() && file.progress.offset == 0).then_some(Joint { held, before, older, next })
+    }
+
+    /// The copy of a file was read to its end, where an event is open: the file, which was truncated, may begin with what
+    /// goes on with it.
+    pub(super) fn join_copy(
+        &mut self,
+        key: FileKey,
+        now: Instant,
+        sink: &mut impl FrameSink,
+    ) -> Result<(), SinkClosed> {
+        let Some(joint) = self.joint_with_copy(key) else {
+            return self.read_chunk(key, End::Finished, now, sink);
+        };
+        let Some(file) = self.roster.files.get_mut(&key) else { return Ok(()) };
+        let Some(source) = self.roster.sources.get(file.source) else { return Ok(()) };
+        let Some(detour) = &mut file.detour else { return Ok(()) };
+        let since = *detour.open_since.get_or_insert(now);
+        let timeout = source.assembler.group_timeout().unwrap_or_default();
+        let is_over = now.saturating_duration_since(since) >= timeout;
+        let goes_on = source.assembler.goes_on(&joint.held, &joint.next);
+        if goes_on == Some(false) || goes_on.is_none() && is_over {
+            return self.read_chunk(key, End::Finished, now, sink);
+        }
+        let end = if is_over { End::GroupQuiet } else { End::Open };
+        let mut events = EventBlock::default();
+        let data = [joint.held.as_slice(), joint.next.as_slice()].concat();
+        let cut = source.assembler.cut(Input { data: &data, before: &joint.before, end }, &mut events);
+        let used = cut.used.checked_sub(joint.held.len()).filter(|_| goes_on == Some(true));
+        let (Some(used), Some(handle)) = (used, &file.handle) else {
+            self.postpone(key, now);
+            return Ok(());
+        };
+        let progress = match Progress::passed(&mut &*handle, &mut self.buffer, used as u64) {
+            Ok(progress) => progress,
+            Err(error) => {
+                self.fail(key, &error, now);
+                return Ok(());
+            }
+        };
+        let name = source.name.clone();
+        let start = std::mem::replace(&mut file.progress, joint.older).offset;
+        let before = Before { start: FileOffset(start), checkpoint: file.checkpoint(&name) };
+        let read_in_copy = std::mem::replace(&mut file.progress, progress);
+        sink.append(FrameDraft {
+            checkpoint: file.checkpoint(&name),
+            start: FileOffset(0),
+            detected: clock::wall(),
+            events,
+            skips: cut.skips,
+            before: Some(Box::new(before)),
+            forget: false,
+        })?;
+        file.progress = read_in_copy;
+        self.end_detour(key, true, now);
+        if let Some(file) = self.roster.files.get_mut(&key) {
+            file.progress = progress;
+        }
+        Ok(())
+    }
+
+    /// What waits at the end of the copy of a file, and what the file begins with.
+    fn joint_with_copy(&mut self, key: FileKey) -> Option<Joint> {
+        let file = self.roster.files.get_mut(&key)?;
+        let hold_max = self.roster.sources.get(file.source)?.assembler.hold_max();
+        let progress = file.progress;
+        let mut handle = file.handle.as_ref()?;
+        let (_, copy) = file.detour.as_mut().filter(|detour| detour.then == Then::StartOver)?.copy()?;
+        let before = self.buffer.read(copy, progress.tail_start(), usize::from(progress.tail.len)).ok()?;
+        let before = before.to_vec();
+        let held = self.buffer.read(copy, progress.offset, hold_max).ok()?.to_vec();
+        let end = progress.offset.saturating_add(held.len() as u64);
+        let older = Progress::passed(copy, &mut self.buffer, end).ok()?;
+        let next = self.buffer.read(&mut handle, 0, READ_BYTES.max(hold_max)).ok()?.to_vec();
+        Some(Joint { held, before, older, next })
     }
 
     fn end_joint(&mut self, older: FileKey, newer: FileKey) {

@@ -188,7 +188,10 @@ impl Roster {
             let is_unread = original_size > 0 && original.trouble.is_none() && !original.at_end;
             return Ok(if is_unread { Compared::Undecided } else { Compared::Other });
         }
-        if original_size < progress.offset || !progress.tail_agrees(&mut whole, buffer)? {
+        let is_intact = original_size >= progress.offset
+            && progress.head_agrees(&mut whole, buffer)?
+            && progress.tail_agrees(&mut whole, buffer)?;
+        if !is_intact {
             // It was truncated, and nobody has noticed yet: what this file is shows then.
             return Ok(Compared::Undecided);
         }

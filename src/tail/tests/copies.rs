@@ -4,13 +4,13 @@ use super::*;
 
 impl Rig {
     /// What `copytruncate` does, with something in between.
-    fn copytruncate(&self, name: &str, copy: &str, between: impl FnOnce(&Self)) {
+    pub(super) fn copytruncate(&self, name: &str, copy: &str, between: impl FnOnce(&Self)) {
         fs::copy(self.path(name), self.path(copy)).unwrap();
         between(self);
         File::options().write(true).open(self.path(name)).unwrap().set_len(0).unwrap();
     }
 
-    fn compress(&self, name: &str, archive: &str) {
+    pub(super) fn compress(&self, name: &str, archive: &str) {
         let content = fs::read(self.path(name)).unwrap();
         let file = File::create(self.path(archive)).unwrap();
         // Two members, as where archives were put behind each other.

@@ -110,6 +110,47 @@ fn a_group_goes_on_in_the_file_that_took_the_name() {
 }
 
 #[test]
+fn a_group_goes_on_in_a_file_that_was_copied_and_truncated() {
+    both_ways(|polling| {
+        for (pattern, is_compressed) in [("app.log", false), ("app.log*", false), ("app.log", true)] {
+            let mut rig = rig(pattern, &indented(), polling);
+            rig.append("app.log", "zero\none\n two\n");
+            rig.settle();
+            rig.stop();
+            rig.append("app.log", " three\n");
+            rig.copytruncate("app.log", "app.log.1", |_| {});
+            if is_compressed {
+                rig.compress("app.log.1", "app.log.1.gz");
+            }
+            rig.append("app.log", " four\n");
+            rig.start();
+            assert_eq!(rig.lines(), ["zero"]);
+            rig.append("app.log", " five\nsix\n");
+            rig.pass(TIMEOUT * 2);
+            rig.append("app.log", "seven\n");
+            rig.pass(TIMEOUT * 2);
+            assert_eq!(rig.lines(), ["zero", "one\n two\n three\n four\n five", "six", "seven"]);
+            rig.assert_no_gaps();
+        }
+    });
+}
+
+#[test]
+fn a_group_at_the_end_of_a_copy_ends_in_time_where_nothing_follows() {
+    let mut rig = rig("app.log", &indented(), false);
+    rig.append("app.log", "one\n two\n");
+    rig.settle();
+    rig.copytruncate("app.log", "app.log.1", |_| {});
+    rig.settle();
+    assert_eq!(rig.lines(), Vec::<String>::new());
+    rig.pass(TIMEOUT * 2);
+    assert_eq!(rig.lines(), ["one\n two"]);
+    rig.append("app.log", "three\n");
+    rig.pass(TIMEOUT * 2);
+    assert_eq!(rig.lines(), ["one\n two", "three"]);
+}
+
+#[test]
 fn a_group_that_does_not_go_on_ends_with_its_file() {
     both_ways(|polling| {
         let mut rig = rig("app.log", &indented(), polling);
