@@ -142,6 +142,23 @@ fn rename_out_of_the_directory() {
     }
 }
 
+#[test]
+fn file_made_some_time_after_the_rename_does_not_wait_until_the_old_one_is_finished() {
+    const NAME: &str = "file_made_some_time_after_the_rename_does_not_wait_until_the_old_one_is_finished";
+    let mut stage = Stage::new(NAME).follow("logs/app.log");
+    stage.append("logs/app.log", "1\n");
+    stage.expect(&["1"]);
+    stage.rename("logs/app.log", "logs/app.log.1");
+    stage.append("logs/app.log.1", "2\n");
+    stage.expect(&["1", "2"]);
+    // The old one has been read to its end and may be written to for some seconds more; that is its own affair.
+    stage.append("logs/app.log", "3\n");
+    stage.settle();
+    // One may be in the same turn, after the mark.
+    stage.settle();
+    assert_eq!(stage.stored("app"), ["1", "2", "3"]);
+}
+
 /// Rotates to `to` while no agent runs, several times.
 fn follow_moves_while_down(name: &str, to: impl Fn(&Stage, u32) -> PathBuf) {
     let mut stage = Stage::new(name).follow("logs/app.log");
