@@ -41,7 +41,7 @@ const FINISHING_EVERY: Duration = Duration::from_millis(250);
 /// How often copies are searched for again because names were moving.
 const SEARCHES_MAX: u8 = 3;
 /// Where more files have something to read than may be open, each is closed for another after so many reads.
-const TURNS_OPEN: u32 = 8;
+const TURNS_OPEN: u32 = 2;
 /// Most reads in one turn, so that notifications are taken in between.
 const READS_A_TURN: usize = 64;
 /// First delay after a failed read or open; doubled up to [`MAX_RETRY`].
