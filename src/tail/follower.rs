@@ -40,8 +40,9 @@ pub(super) const QUIET: Duration = Duration::from_secs(5);
 const FINISHING_EVERY: Duration = Duration::from_millis(250);
 /// How often copies are searched for again because names were moving.
 const SEARCHES_MAX: u8 = 3;
-/// Where more files have something to read than may be open, each is closed for another after so many reads.
-const TURNS_OPEN: u32 = 2;
+/// Where more files have something to read than may be open, each is closed for another after so many reads: opening one
+/// again costs a tenth of a read.
+const TURNS_OPEN: u32 = 1;
 /// Most reads in one turn, so that notifications are taken in between.
 const READS_A_TURN: usize = 64;
 /// First delay after a failed read or open; doubled up to [`MAX_RETRY`].
