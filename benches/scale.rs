@@ -7,7 +7,7 @@
 //!   core; memory, descriptors and threads at their end.
 //! - *Latency*: from the return of the write that appends a line to one of the files, chosen at random, until the line
 //!   stands in a segment. One line at a time.
-//! - *Quiet beside busy*: the same, while another file of the source is written to as fast as this machine can.
+//! - *Quiet beside busy*: the same, while the agent reads another file of the source as fast as it can.
 //!
 //! A line counts as spooled when its bytes can be read in the newest segments. The frame's fsync may still be under
 //! way then; how long that takes is a matter of the disk, not of the number of files. What is measured includes the
@@ -29,8 +29,6 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use memchr::memmem::Finder;
@@ -46,9 +44,9 @@ const LOOK_EVERY: Duration = Duration::from_micros(50);
 /// The pause between two lines that are timed: longer than the agent lets notifications gather.
 const BETWEEN_SAMPLES: Duration = Duration::from_millis(20);
 /// One write of the busy file.
-const BUSY_BYTES: usize = 256 << 10;
-/// The busy file is begun anew when it is this long, so that the disk does not fill up.
-const BUSY_FILE_BYTES: u64 = 1 << 30;
+const BUSY_WRITE_BYTES: usize = 256 << 10;
+/// How long the busy file is.
+const BUSY_FILE_BYTES: u64 = 8 << 30;
 
 struct Settings {
     files: usize,
@@ -89,13 +87,13 @@ fn main() {
         report_latency(what, &mut latencies);
     };
     time("latency of a line", &mut spool);
-    let busy = Busy::start(&logs.dir.join("000/busy.log"));
+    let busy = Busy::prepare(&logs.dir.join("000/busy.log"));
+    busy.reveal();
     spool.await_text(Busy::MARK);
-    let (begun, written) = (Instant::now(), busy.written());
+    let (begun, read) = (Instant::now(), agent.bytes_read());
     time("latency of a line beside a busy file", &mut spool);
-    let rate = (busy.written() - written) as f64 / 1e6 / begun.elapsed().as_secs_f64();
-    println!("{:<40} {rate:>9.0} MB/s", "written to the busy file meanwhile");
-    busy.stop();
+    let rate = (agent.bytes_read() - read) as f64 / 1e6 / begun.elapsed().as_secs_f64();
+    println!("{:<40} {rate:>9.0} MB/s", "read by the agent meanwhile, spool and all");
     agent.stop();
 }
 
@@ -144,49 +142,31 @@ impl Logs {
     }
 }
 
-/// A file that is written to without a pause.
+/// A file with so much in it that reading it takes longer than what is timed beside it. It is written and synced before the
+/// agent may see it, so that neither its writer nor the disk's writing it back is what is measured.
 struct Busy {
-    stop: Arc<AtomicBool>,
-    written: Arc<AtomicU64>,
-    thread: std::thread::JoinHandle<()>,
+    prepared: PathBuf,
+    path: PathBuf,
 }
 
 impl Busy {
     const MARK: &'static str = "the busy file is followed";
 
-    fn start(path: &Path) -> Self {
-        let path = path.to_owned();
-        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    fn prepare(path: &Path) -> Self {
+        let prepared = path.with_extension("prepared");
         let line = format!("{}\n", "busy 0123456789 ".repeat(12));
-        let text = line.repeat(BUSY_BYTES / line.len());
-        let thread = std::thread::spawn({
-            let (stop, written) = (Arc::clone(&stop), Arc::clone(&written));
-            move || {
-                let mut file = File::options().create(true).append(true).open(&path).unwrap();
-                file.write_all(format!("{}\n", Self::MARK).as_bytes()).unwrap();
-                while !stop.load(Ordering::Relaxed) {
-                    file.write_all(text.as_bytes()).unwrap();
-                    let bytes = text.len() as u64;
-                    if written.fetch_add(bytes, Ordering::Relaxed) / BUSY_FILE_BYTES
-                        != (written.load(Ordering::Relaxed)) / BUSY_FILE_BYTES
-                    {
-                        fs::remove_file(&path).unwrap();
-                        file = File::options().create(true).append(true).open(&path).unwrap();
-                    }
-                }
-            }
-        });
-        Self { stop, written, thread }
+        let text = line.repeat(BUSY_WRITE_BYTES / line.len());
+        let mut file = File::create(&prepared).unwrap();
+        file.write_all(format!("{}\n", Self::MARK).as_bytes()).unwrap();
+        for _ in 0..BUSY_FILE_BYTES / BUSY_WRITE_BYTES as u64 {
+            file.write_all(text.as_bytes()).unwrap();
+        }
+        file.sync_all().unwrap();
+        Self { prepared, path: path.to_owned() }
     }
 
-    /// Bytes so far.
-    fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
-    }
-
-    fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap();
+    fn reveal(&self) {
+        fs::rename(&self.prepared, &self.path).unwrap();
     }
 }
 
@@ -306,6 +286,12 @@ impl Agent {
         // Fields 14 and 15 of proc(5), in ticks of 10 ms.
         let ticks = |index: usize| fields[index].parse::<u64>().unwrap();
         Duration::from_millis(10 * (ticks(11) + ticks(12)))
+    }
+
+    /// Bytes that it has read from anywhere: of the log files and, to deliver them, of the spool.
+    fn bytes_read(&self) -> u64 {
+        let io = fs::read_to_string(self.proc("io")).unwrap();
+        io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
     }
 
     /// A field of `/proc/PID/status`.

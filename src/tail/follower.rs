@@ -296,6 +296,10 @@ impl Follower {
         let Some(file) = self.roster.files.get_mut(&key) else { return Ok(()) };
         file.queued = false;
         if file.waits_for.is_some() {
+            if file.handle.is_none() && self.roster.open < self.max_open {
+                // It may be deleted before its turn comes.
+                self.open(key, now);
+            }
             return Ok(());
         }
         if let Some(trouble) = file.trouble.filter(|trouble| trouble.retry_at > now) {
