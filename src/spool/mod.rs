@@ -19,6 +19,7 @@
 
 mod adopt;
 mod batches;
+mod beside;
 mod budget;
 mod codec;
 mod content;
@@ -59,7 +60,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use batches::{BatchError, Batches, ReadBatch};
+pub(crate) use beside::{Agent, Known, known_files};
 pub use dead_letter::DeadLetter;
+pub(crate) use files::{FileRecord, is_same_file};
 pub use keeper::Closed;
 pub(crate) use keeper::{Counts, Cut, CutOutcome, KeeperHandle, Pending};
 pub use ledger::LedgerError;
