@@ -201,7 +201,7 @@ impl Open {
         let len = file.metadata()?.len();
         let header = match read_header(&file)? {
             Err(SegmentError::Newer(version)) => return Err(Look::Newer(path, version)),
-            header => header.ok(),
+            header => header.ok().filter(|header| header.segment == id),
         };
         let snapshot = reader::snapshot(&file, id, len)?;
         Ok(Self { id, file, len, header, snapshot })
@@ -263,5 +263,165 @@ impl Open {
 
     fn frame_at(&self, at: u64) -> io::Result<Found> {
         reader::frame_at(&self.file, self.id, at, self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::FrameSink as _;
+    use crate::event::{SkipReason, Skips};
+    use crate::spool::Spool;
+    use crate::spool::tests::{append, committed, draft, numbered, options};
+
+    /// A spool that an agent has open, with three groups of one file of 12 bytes a line, 5 lines each.
+    fn three_groups(dir: &Path) -> Spool {
+        let spool = Spool::open(&options(dir)).unwrap();
+        for group in 0..3 {
+            append(&spool, "app", group * 5, 5);
+            committed(&spool, group * 5 + 6);
+        }
+        spool
+    }
+
+    fn only(dir: &Path) -> FileRecord {
+        let mut known = known_files(dir).unwrap();
+        assert_eq!(known.files.len(), 1);
+        known.files.remove(0)
+    }
+
+    /// Where the frames of a segment begin, the snapshot left out.
+    fn frames(path: &Path, id: SegmentId) -> Vec<u64> {
+        let file = Disk::open(path).unwrap();
+        let len = file.metadata().unwrap().len();
+        let mut starts = Vec::new();
+        let mut at = segment::HEADER_LEN as u64;
+        while let Found::Frame(_, _, next) = reader::frame_at(&file, id, at, len).unwrap() {
+            starts.push(at);
+            at = next;
+            if at >= len {
+                break;
+            }
+        }
+        starts.remove(0);
+        starts
+    }
+
+    fn flip(path: &Path, at: u64) {
+        let mut bytes = std::fs::read(path).unwrap();
+        bytes[usize::try_from(at).unwrap()] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn beside_an_agent_is_known_what_it_would_start_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = three_groups(dir.path());
+        let skips = Skips::of(SkipReason::Excluded, 7);
+        let lines = numbered(15, 1);
+        let skipping = crate::event::FrameDraft { skips, ..draft("app", 180, &lines) };
+        spool.appender().append(skipping).unwrap();
+        committed(&spool, 17);
+        let beside = only(dir.path());
+        assert_eq!((beside.checkpoint.offset.0, beside.account.spooled), (192, 185));
+        let agent = known_files(dir.path()).unwrap().agent;
+        assert_eq!(agent, Some(Agent { pid: Some(std::process::id()) }));
+        spool.close();
+        assert_eq!(known_files(dir.path()).unwrap().agent, None);
+        assert_eq!(only(dir.path()), beside);
+    }
+
+    #[test]
+    fn what_is_just_being_written_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = three_groups(dir.path());
+        let path = Disk::new(dir.path()).segment(SegmentId(1));
+        let (bytes, last) = (std::fs::read(&path).unwrap(), frames(&path, SegmentId(1))[2]);
+        for len in last..bytes.len() as u64 {
+            std::fs::write(&path, &bytes[..usize::try_from(len).unwrap()]).unwrap();
+            assert_eq!(only(dir.path()).checkpoint.offset.0, 120, "{len} bytes");
+        }
+        // The next segment was begun and says nothing yet, or not all that it is to say.
+        std::fs::write(&path, &bytes).unwrap();
+        let next = Disk::new(dir.path()).segment(SegmentId(2));
+        let header = read_header(&Disk::open(&path).unwrap()).unwrap().unwrap();
+        let mut preamble = Vec::new();
+        SegmentHeader { segment: SegmentId(2), first_position: Position(16), ..header }.encode(&mut preamble);
+        preamble.extend_from_slice(&bytes[segment::HEADER_LEN..][..100]);
+        for begun in [0, 50, 80, 100, 180] {
+            std::fs::write(&next, &preamble[..begun]).unwrap();
+            assert_eq!(only(dir.path()).checkpoint.offset.0, 180, "{begun} bytes");
+        }
+        spool.close();
+    }
+
+    #[test]
+    fn what_recovery_would_cut_is_not_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = three_groups(dir.path());
+        let path = Disk::new(dir.path()).segment(SegmentId(1));
+        let bytes = std::fs::read(&path).unwrap();
+        for at in frames(&path, SegmentId(1))[2]..bytes.len() as u64 {
+            flip(&path, at);
+            assert_eq!(only(dir.path()).checkpoint.offset.0, 120, "byte {at}");
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        spool.close();
+    }
+
+    #[test]
+    fn damage_that_recovery_steps_over_is_told_as_loss_of_what_it_hides() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = three_groups(dir.path());
+        let path = Disk::new(dir.path()).segment(SegmentId(1));
+        let second = frames(&path, SegmentId(1))[1];
+        let bytes = std::fs::read(&path).unwrap();
+        flip(&path, second);
+        let record = only(dir.path());
+        assert_eq!(record.checkpoint.offset.0, 180);
+        assert_eq!(record.account.skips, Skips::of(SkipReason::Damaged, 60));
+        // A payload that is damaged has a header that says what became of the bytes.
+        std::fs::write(&path, &bytes).unwrap();
+        flip(&path, second + 200);
+        assert_eq!(only(dir.path()).account.skips, Skips::default());
+        spool.close();
+    }
+
+    #[test]
+    fn a_segment_of_a_newer_version_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = three_groups(dir.path());
+        let mut bytes = std::fs::read(Disk::new(dir.path()).segment(SegmentId(1))).unwrap();
+        bytes[8] = 2;
+        let end = segment::HEADER_LEN - 4;
+        let crc = crc32fast::hash(&bytes[..end]);
+        bytes[end..segment::HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
+        std::fs::write(Disk::new(dir.path()).segment(SegmentId(2)), bytes).unwrap();
+        assert!(matches!(known_files(dir.path()), Err(SpoolError::Newer { version: 2, .. })));
+        spool.close();
+    }
+
+    #[test]
+    fn segments_that_come_and_go_meanwhile_are_no_trouble() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(&options(dir.path())).unwrap();
+        let mut seen = 0;
+        for step in 0..120 {
+            append(&spool, "app", step * 100, 100);
+            let known = known_files(dir.path()).unwrap();
+            if let Some(record) = known.files.first() {
+                assert!(record.is_balanced() && record.checkpoint.offset.0 >= seen, "{record:?}");
+                assert_eq!(record.account.skips, Skips::default());
+                seen = record.checkpoint.offset.0;
+            }
+            if step % 10 == 9 {
+                committed(&spool, (step + 1) * 100 + 1);
+                let batch = crate::spool::tests::cut(&spool, &[(step * 100 - 899, step * 100 + 100)])[0];
+                crate::spool::tests::acknowledge(&spool, batch);
+            }
+        }
+        assert!(spool.log.segments().len() < 10, "the test needs segments that went");
+        spool.close();
+        assert_eq!(only(dir.path()).checkpoint.offset.0, 12_000 * 12);
     }
 }

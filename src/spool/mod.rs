@@ -14,8 +14,9 @@
 //!
 //! Threads: the *writer* owns the segment that is appended to, the *keeper* owns the ledger. Everything else reads.
 //!
-//! `codec` → `entries`, `frame`, `segment` (pure layouts), `files` (what frames say of files) → `disk` (the storage seam) → `log`, `reader`, `ledger` →
-//! `writer`, `keeper`, `recovery` → this file, which only wires.
+//! `codec` → `entries`, `frame`, `segment` (pure layouts) → `files` (what frames say of files) → `disk` (the storage
+//! seam) → `log`, `reader`, `ledger` → `writer`, `keeper`, `recovery` → this file, which only wires. `inspect` and `beside`
+//! look from outside.
 
 mod adopt;
 mod batches;
