@@ -160,3 +160,36 @@ impl Text<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{FileOffset, FrameDraft, FrameSink as _, SkipReason, Skips};
+    use crate::spool::Spool;
+    use crate::spool::tests::{committed, draft, numbered, options};
+
+    #[test]
+    fn what_was_lost_is_said_with_its_place_and_its_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(&options(dir.path())).unwrap();
+        let mut lost = draft("app", 0, &[]);
+        lost.checkpoint.offset = FileOffset(2048);
+        lost.skips = Skips::of(SkipReason::Truncated, 2048);
+        spool.appender().append(lost).unwrap();
+        let mut skipping = draft("app", 0, &numbered(0, 2));
+        skipping.checkpoint.offset = FileOffset(24 + 10);
+        skipping.skips.add(SkipReason::Excluded, 10, 2);
+        spool.appender().append(FrameDraft { start: FileOffset(0), ..skipping }).unwrap();
+        committed(&spool, 3);
+        spool.close();
+        let report = inspect::report(dir.path()).unwrap();
+        let status = Status { report: Some(report), files: None };
+        assert!(status.is_balanced());
+        let text = status.to_string();
+        let told = "  bytes       2082 read = 24 spooled + 10 excluded (2 lines) + 2048 truncated\n";
+        assert!(text.contains(told), "{text}");
+        let lost = "LOST          bytes of files, 1 time:\n              /var/log/app.log of source app\n                \
+                    2.00 KiB from 0 to 2048: truncated, 2023-11-14T22:13:20.000Z\n";
+        assert!(text.ends_with(lost), "{text}");
+    }
+}
