@@ -19,6 +19,7 @@
 //! - [`aggregate`]: cuts the log into batches; [`payload`] encodes them.
 //! - [`retry`]: what is sent when; [`send`]: one transport each.
 //! - [`agent`]: starts the stages in order and drains them in order.
+//! - `files`: the followed files as an operator sees them, by what the spool knows of them.
 //! - [`collect`]: a server that stores every event once; `demo`: all of it in half a minute.
 //! - [`cli`], [`telemetry`], [`clock`]: the edges.
 //!
@@ -33,6 +34,7 @@ pub mod collect;
 pub mod config;
 pub mod demo;
 pub mod event;
+mod files;
 mod outbox;
 pub mod payload;
 pub mod retry;

@@ -1,36 +1,31 @@
 //! `log-agent spool`.
 
+mod file;
+mod files;
+mod status;
+
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use indicatif::{HumanBytes, HumanCount, HumanDuration};
+use indicatif::HumanCount;
+use serde::Serialize;
 
 use crate::config::Config;
-use crate::event::Timestamp;
-use crate::spool::inspect::{self, Report};
+use crate::event::{SkipReason, Skipped};
 
 /// Where a spool is if nothing says otherwise; the default of `spool_dir`.
 const SPOOL_DIR: &str = "./log-agent-spool";
 
 const AFTER_HELP: &str = "\
 The spool is that of --spool-dir, or else of the configuration where it can be loaded, or else ./log-agent-spool. It is
-not changed. While an agent runs on it, this is refused with the agent's process id.
-
-Examples:
-  log-agent spool status
-  log-agent spool status --spool-dir /var/lib/log-agent
-  log-agent spool status --json | jq .backlog.events
-
-Exit codes:
-  0   everything balances
-  1   there is no spool, an agent runs on it, or it cannot be read
-  2   events are unaccounted for";
+not changed.";
 
 /// Arguments of `log-agent spool`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -39,95 +34,66 @@ pub struct Args {
 /// What to do with the spool.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Says what is in a spool while no agent runs on it.
-    #[command(after_help = AFTER_HELP)]
-    Status {
-        /// Prints JSON instead of text.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Says what is in a spool while no agent runs on it; with --files also beside one.
+    Status(status::Args),
+    /// Says what a spool knows of a file, and whether the file may be deleted.
+    File(file::Args),
 }
 
 /// Runs the subcommand.
 pub fn run(cli: &super::Cli, args: &Args) -> anyhow::Result<ExitCode> {
-    let Command::Status { json } = args.command;
-    let report = inspect::report(&directory(cli))?;
-    let text = if json {
-        serde_json::to_string_pretty(&report).context("the report cannot be written as JSON")? + "\n"
-    } else {
-        Text(&report).to_string()
-    };
-    match io::stdout().write_all(text.as_bytes()) {
-        // A reader that has seen enough is no failure.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        result => result?,
+    match &args.command {
+        Command::Status(args) => status::run(cli, args),
+        Command::File(args) => file::run(cli, args),
     }
-    Ok(if report.balanced { ExitCode::SUCCESS } else { ExitCode::from(super::EXIT_FOUND) })
 }
 
-fn directory(cli: &super::Cli) -> PathBuf {
-    match (&cli.spool_dir, Config::load(&cli.config, None)) {
+/// The spool that is meant, and the configuration where it can be loaded.
+fn directory(cli: &super::Cli) -> (PathBuf, Option<Config>) {
+    let config = Config::load(&cli.config, None).ok();
+    let dir = match (&cli.spool_dir, &config) {
         (Some(dir), _) => dir.clone(),
-        (None, Ok(config)) => config.global.spool_dir,
-        (None, Err(_)) => Path::new(SPOOL_DIR).to_owned(),
+        (None, Some(config)) => config.global.spool_dir.clone(),
+        (None, None) => Path::new(SPOOL_DIR).to_owned(),
+    };
+    (dir, config)
+}
+
+/// Prints a report as JSON, or as what `text` says.
+fn print(json: bool, report: &impl Serialize, text: &dyn fmt::Display) -> anyhow::Result<()> {
+    let told = if json {
+        serde_json::to_string_pretty(report).context("the report cannot be written as JSON")? + "\n"
+    } else {
+        text.to_string()
+    };
+    match io::stdout().write_all(told.as_bytes()) {
+        // A reader that has seen enough is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
     }
 }
 
-/// The report for people.
-struct Text<'a>(&'a Report);
+/// One line of a report for people: what it is about, and what is said of it.
+fn line(f: &mut fmt::Formatter<'_>, label: &str, text: impl fmt::Display) -> fmt::Result {
+    writeln!(f, "{label:<14}{text}")
+}
 
-impl fmt::Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { backlog, segments, dead_letters, .. } = self.0;
-        let mut line = |label: &str, text: &dyn fmt::Display| writeln!(f, "{label:<14}{text}");
-        line("spool", &self.0.dir.display())?;
-        line("id", &self.0.spool_id)?;
-        line(
-            "backlog",
-            &format_args!("{} events, {}", HumanCount(backlog.events), HumanBytes(backlog.bytes)),
-        )?;
-        if let (Some(oldest), Some(age)) = (backlog.oldest_ms, backlog.oldest_age_secs) {
-            let age = HumanDuration(std::time::Duration::from_secs(age));
-            line("", &format_args!("the oldest from {}, {age} ago", Timestamp::from_millis(oldest)))?;
-        }
-        line("segments", &format_args!("{}, {}", segments.count, HumanBytes(segments.bytes)))?;
-        line("batches", &format_args!("{} cut and not acknowledged", HumanCount(self.0.batches)))?;
-        let mut dead = HumanCount(dead_letters.count).to_string();
-        for (index, (status, count)) in dead_letters.by_status.iter().enumerate() {
-            let before = if index == 0 { ": " } else { ", " };
-            write!(dead, "{before}{count} with status {status}")?;
-        }
-        line("dead letters", &dead)?;
-        if self.0.quarantine_bytes > 0 {
-            line("quarantine", &format_args!("{} of damaged bytes", HumanBytes(self.0.quarantine_bytes)))?;
-        }
-        for source in &self.0.sources {
-            line("source", &source.source)?;
-            let sign = if source.balanced { "=" } else { "≠" };
-            line(
-                "",
-                &format_args!(
-                    "{} spooled {sign} {} acknowledged + {} pending + {} dead + {} dropped + {} damaged",
-                    source.spooled,
-                    source.acknowledged,
-                    source.pending,
-                    source.dead,
-                    source.dropped,
-                    source.damaged
-                ),
-            )?;
-            for file in self.0.checkpoints.iter().filter(|file| file.source == source.source) {
-                line("", &format_args!("{} read to {}", file.path, file.offset))?;
-            }
-        }
-        let known = |source: &str| self.0.sources.iter().any(|status| status.source == source);
-        for file in self.0.checkpoints.iter().filter(|file| !known(&file.source)) {
-            line("source", &file.source)?;
-            line("", &format_args!("{} read to {}", file.path, file.offset))?;
-        }
-        if !self.0.balanced {
-            line("WRONG", &"the accounts do not balance: events are unaccounted for")?;
-        }
-        Ok(())
+/// What was skipped, as ` + 12 excluded (1 line) + 3 nul`; nothing where nothing was.
+fn skipped(skipped: &std::collections::BTreeMap<SkipReason, Skipped>) -> String {
+    let mut text = String::new();
+    for (reason, Skipped { bytes, lines }) in skipped {
+        // Writing to a String cannot fail.
+        let _ = write!(text, " + {bytes} {reason}");
+        let _ = match lines {
+            0 => Ok(()),
+            1 => write!(text, " (1 line)"),
+            lines => write!(text, " ({} lines)", HumanCount(*lines)),
+        };
     }
+    text
+}
+
+/// A count with its noun.
+fn count(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", HumanCount(number), if number == 1 { "" } else { "s" })
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::tests::{acknowledge, append, committed, cut, lines, numbered, options};
+use super::tests::{acknowledge, append, committed, cut, draft, lines, numbered, options};
 use super::*;
 use crate::batch::BatchId;
-use crate::event::{SegmentId, SourceName};
+use crate::event::{FileOffset, FrameDraft, FrameSink as _, SegmentId, SkipReason, SourceName};
 
 /// Which of many places are damaged: every `stride`-th from a place that differs between runs, or with
 /// `LOG_AGENT_TEST_ALL` every one.
@@ -371,4 +371,37 @@ fn whatever_becomes_of_the_ledger_the_spool_opens_and_resends() {
 fn zero(path: &Path) {
     let len = std::fs::metadata(path).unwrap().len();
     std::fs::write(path, vec![0; usize::try_from(len).unwrap()]).unwrap();
+}
+
+#[test]
+fn where_no_snapshot_can_be_read_the_mark_knows_what_became_of_the_bytes() {
+    let root = tempfile::tempdir().unwrap();
+    let spool = Spool::open(&options(root.path())).unwrap();
+    append(&spool, "app", 0, 5);
+    // What is in a later group is not cut with the snapshot.
+    committed(&spool, 6);
+    let skips = crate::event::Skips::of(SkipReason::Truncated, 40);
+    let lost = FrameDraft { skips, ..draft("app", 60, &[]) };
+    let checkpoint = Checkpoint { offset: FileOffset(100), ..lost.checkpoint.clone() };
+    spool.appender().append(FrameDraft { checkpoint, ..lost }).unwrap();
+    append(&spool, "web", 0, 4);
+    committed(&spool, 10);
+    spool.close();
+    let before = inspect::report(root.path()).unwrap();
+    assert_eq!((before.losses.count, before.sources[0].bytes.read), (1, 100));
+    let path = Disk::new(root.path()).segment(SegmentId(1));
+    let mut bytes = std::fs::read(&path).unwrap();
+    // In the head of the snapshot's payload.
+    bytes[segment::HEADER_LEN + 130] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let after = inspect::report(root.path()).unwrap();
+    assert_eq!((after.losses, after.checkpoints), (before.losses, before.checkpoints));
+    for (after, before) in after.sources.iter().zip(&before.sources) {
+        assert_eq!(after.bytes, before.bytes);
+    }
+    // An agent that starts now says it to its next segment.
+    Spool::open(&options(root.path())).unwrap().close();
+    std::fs::remove_dir_all(root.path().join("ledger")).unwrap();
+    let rebuilt = inspect::report(root.path()).unwrap();
+    assert_eq!((rebuilt.losses.count, rebuilt.sources[0].bytes.read), (1, 100));
 }

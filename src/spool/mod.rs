@@ -14,11 +14,13 @@
 //!
 //! Threads: the *writer* owns the segment that is appended to, the *keeper* owns the ledger. Everything else reads.
 //!
-//! `codec` → `entries`, `frame`, `segment` (pure layouts), `files` (what frames say of files) → `disk` (the storage seam) → `log`, `reader`, `ledger` →
-//! `writer`, `keeper`, `recovery` → this file, which only wires.
+//! `codec` → `entries`, `frame`, `segment` (pure layouts) → `files` (what frames say of files) → `disk` (the storage
+//! seam) → `log`, `reader`, `ledger` → `writer`, `keeper`, `recovery` → this file, which only wires. `inspect` and `beside`
+//! look from outside.
 
 mod adopt;
 mod batches;
+mod beside;
 mod budget;
 mod codec;
 mod content;
@@ -59,7 +61,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use batches::{BatchError, Batches, ReadBatch};
+pub(crate) use beside::{Agent, Known, known_files};
 pub use dead_letter::DeadLetter;
+pub(crate) use files::{FileRecord, is_same_file};
 pub use keeper::Closed;
 pub(crate) use keeper::{Counts, Cut, CutOutcome, KeeperHandle, Pending};
 pub use ledger::LedgerError;

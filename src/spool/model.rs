@@ -225,7 +225,25 @@ impl Rig {
         self.running = Some(Running { spool, aggregator, ready });
     }
 
+    /// Beside the open spool is known what became of the bytes, as at rest.
+    fn check_beside(&self) {
+        let known = beside::known_files(&self.dir()).unwrap();
+        assert!(known.agent.is_some());
+        assert!(known.files.iter().all(FileRecord::is_balanced), "{:#?}", known.files);
+        if self.damaged() {
+            return;
+        }
+        assert_eq!(known.files.len(), self.files.iter().filter(|file| !file.frames.is_empty()).count());
+        for FileRecord { checkpoint, account } in known.files {
+            let file = &self.files[usize::try_from(checkpoint.identity.ino).unwrap()];
+            let (spooled, skips) = file.account(&mut SourceBytes::default());
+            assert_eq!(checkpoint.tail.hash, file.frames.len() as u64, "{file:?}");
+            assert_eq!((account.spooled, account.skips), (spooled, skips), "{file:?}");
+        }
+    }
+
     fn close(&mut self) {
+        self.check_beside();
         let Running { spool, aggregator, ready } = self.running.take().unwrap();
         drop((aggregator, ready));
         spool.close();
@@ -388,6 +406,7 @@ impl Rig {
     /// Goes on with a copy of what is on the disk.
     fn crash(&mut self) {
         self.quiet();
+        self.check_beside();
         let from = self.dir();
         self.copies += 1;
         disk::copy_dir(&from, &self.dir()).unwrap();

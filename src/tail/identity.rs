@@ -17,7 +17,7 @@ use crate::event::FileIdentity;
 
 /// What `statx` says about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
+pub(crate) struct Stat {
     pub identity: FileIdentity,
     pub kind: FileType,
     pub links: u32,
@@ -26,7 +26,7 @@ pub(super) struct Stat {
 
 /// What changes when a file is written to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     /// Size in bytes.
     pub size: u64,
     /// Modification time, nanoseconds since the Unix epoch.
@@ -36,7 +36,7 @@ pub(super) struct Stamp {
 }
 
 impl Stat {
-    pub(super) fn is_regular(&self) -> bool {
+    pub(crate) fn is_regular(&self) -> bool {
         self.kind == FileType::RegularFile
     }
 
@@ -68,7 +68,7 @@ fn wanted() -> StatxFlags {
 }
 
 /// Looks at the file that `path` leads to, through symbolic links.
-pub(super) fn stat_path(path: &Path) -> io::Result<Stat> {
+pub(crate) fn stat_path(path: &Path) -> io::Result<Stat> {
     Ok(Stat::from_statx(&rustix::fs::statx(CWD, path, AtFlags::empty(), wanted())?))
 }
 
@@ -105,7 +105,7 @@ const LISTINGS_MAX: usize = 4;
 /// The files of a directory whose inode number and path are `wanted`, each once, under the last path seen. While names
 /// move, a listing may show a file under a name that has become another one's, or not at all: it is repeated, up to a
 /// bound. So a file that is not found may be there nevertheless.
-pub(super) fn find_entries(dir: &Path, wanted: impl Fn(u64, &Path) -> bool) -> Vec<(PathBuf, Stat)> {
+pub(crate) fn find_entries(dir: &Path, wanted: impl Fn(u64, &Path) -> bool) -> Vec<(PathBuf, Stat)> {
     let mut found: HashMap<(u64, u64), (PathBuf, Stat)> = HashMap::new();
     for _ in 0..LISTINGS_MAX {
         let mut is_steady = true;

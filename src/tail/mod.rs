@@ -50,6 +50,7 @@ use rustix::io::Errno;
 
 use self::discover::{Pattern, PatternError};
 use self::follower::{Follower, Pace};
+pub(crate) use self::identity::{Stat, find_entries, stat_path};
 use crate::clock;
 use crate::config::SourceConfig;
 use crate::event::{Checkpoint, FrameSink, SourceName};

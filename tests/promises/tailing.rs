@@ -5,6 +5,7 @@
 //! [`Stage::settle`] writes one and waits for it: what was written before has been read by then, and what has been read
 //! is stored. So a test can say that *nothing* came of something, without waiting for any time.
 
+mod accounting;
 mod containers;
 mod copies;
 mod encodings;
