@@ -68,6 +68,8 @@ pub(super) struct Lines<'a> {
     is_inside: bool,
     /// The position may have a byte order mark.
     at_beginning: bool,
+    /// Where nothing is before the data, they begin the file.
+    may_be_start: bool,
 }
 
 impl<'a> Lines<'a> {
@@ -82,6 +84,7 @@ impl<'a> Lines<'a> {
             position: 0,
             is_inside: false,
             at_beginning: before.is_empty(),
+            may_be_start: true,
         };
         lines.is_inside = lines.looks_inside();
         lines
@@ -89,7 +92,17 @@ impl<'a> Lines<'a> {
 
     /// The lines of bytes that begin at the beginning of a line somewhere in a file.
     pub(super) fn within(charset: Charset, max_line: usize, data: &'a [u8], end: End) -> Self {
-        Self { charset, max_line, before: b"", data, end, position: 0, is_inside: false, at_beginning: false }
+        Self {
+            charset,
+            max_line,
+            before: b"",
+            data,
+            end,
+            position: 0,
+            is_inside: false,
+            at_beginning: false,
+            may_be_start: false,
+        }
     }
 
     /// The most bytes that can be there without the first of them being certain.
@@ -143,10 +156,25 @@ impl<'a> Lines<'a> {
                 Mark::Absent => {}
             }
         }
-        match nul::run(self.charset, rest) {
-            0 => Ok(None),
-            bytes => Ok(Some(self.pass(SkipReason::Nul, bytes))),
+        let run = nul::run(self.charset, rest);
+        if run == 0 {
+            return Ok(None);
         }
+        // What of it is before the position, at the beginning of a line, was skipped.
+        let before = self.nuls_before();
+        let begins_file = self.may_be_start && before == self.before.len().saturating_add(self.position);
+        if begins_file || run.saturating_add(before) >= nul::RUN_MIN {
+            return Ok(Some(self.pass(SkipReason::Nul, run)));
+        }
+        let may_grow = rest.len() - run < self.charset.unit() && self.end != End::Finished;
+        if may_grow { Err(Undecided) } else { Ok(None) }
+    }
+
+    /// How many NULs are just before the position, as far as that matters.
+    fn nuls_before(&self) -> usize {
+        let read = self.data.get(..self.position).unwrap_or(self.data);
+        let bytes = read.iter().rev().chain(self.before.iter().rev());
+        bytes.take(nul::RUN_MIN).take_while(|byte| **byte == 0).count()
     }
 
     fn pass(&mut self, reason: SkipReason, bytes: usize) -> Token<'a> {
@@ -362,20 +390,31 @@ mod tests {
 
     #[test]
     fn after_a_byte_order_mark_and_after_nuls_a_line_begins() {
-        for before in ["\u{FEFF}", "\u{FEFF}\0\0", "\n\0\0", "\0\0\0", "one\n\0"] {
-            assert_eq!(after(before, "\nline\n"), ["", "line"], "{before:?}");
-            assert_eq!(after(before, "\0\0line\n"), ["<2>", "line"], "{before:?}");
+        let hole = "\0".repeat(nul::RUN_MIN);
+        for before in [String::new(), "\u{FEFF}".into(), format!("\u{FEFF}{hole}"), format!("one\n{hole}")] {
+            assert_eq!(after(&before, "\nline\n"), ["", "line"], "{before:?}");
+            assert_eq!(after(&before, format!("{hole}line\n")), ["<16>", "line"], "{before:?}");
         }
+        assert_eq!(after(format!("one\n{hole}"), "\0\0line\n"), ["<2>", "line"], "the hole goes on");
         assert_eq!(after("\n\u{FEFF}", "\nline\n"), [".", "line"], "this one is content");
     }
 
     #[test]
     fn nuls_at_the_start_of_a_line_are_skipped_at_once_and_those_inside_are_content() {
-        assert_eq!(open("\0\0"), (whole(&["<2>"]), 2));
-        assert_eq!(open("\0\0one\0\n\0two\n"), (whole(&["<2>", "one\0", "<1>", "two"]), 12));
+        let hole = "\0".repeat(nul::RUN_MIN);
+        assert_eq!(after("\n", &hole), ["<16>"]);
+        assert_eq!(after("\n", format!("{hole}one\0\n{hole}\0two\n")), ["<16>", "one\0", "<17>", "two"]);
         assert_eq!(after("one", "\0two\n"), ["+\0two"]);
         assert_eq!(after("one\0", "\0two\n"), ["+\0two"]);
-        assert_eq!(open("\0\0\n"), (whole(&["<2>", ""]), 3));
+        assert_eq!(after("\n", format!("{hole}\n")), ["<16>", ""]);
+    }
+
+    #[test]
+    fn a_few_nuls_are_content_but_at_the_beginning_of_the_file() {
+        assert_eq!(after("\n", "\0\0one\n\0\n"), ["\0\0one", "\0"]);
+        assert_eq!(after("\n", "\0\0"), Vec::<String>::new(), "it may still become a hole");
+        assert_eq!(cut(UTF8, 16, b"\n", b"\0\0", End::Finished).0, ["\0\0"]);
+        assert_eq!(after("", "\0\0one\n"), ["<2>", "one"]);
     }
 
     #[test]
@@ -399,8 +438,10 @@ mod tests {
         assert_eq!(run("\n", "01234567\r\n", End::Open).0, ["01234567"]);
         assert_eq!(run("\n", "01234567\r", End::Open).0, Vec::<String>::new());
         assert_eq!(run("\n", "0123456😀\n", End::Open).0, ["0123456+", "+😀"]);
-        assert_eq!(run("\n", "\0\0one\n", End::Open).0, ["<4>", "one"]);
-        assert_eq!(run("one", "\n\0two\n", End::Open).0, [".", "<2>", "two"]);
+        let hole = "\0".repeat(nul::RUN_MIN / 2);
+        assert_eq!(run("\n", &format!("{hole}one\n"), End::Open).0, ["<16>", "one"]);
+        assert_eq!(run("one", &format!("\n{hole}two\n"), End::Open).0, [".", "<16>", "two"]);
+        assert_eq!(run("\n", "\0two\n", End::Open).0, ["\0two"]);
         let torn = &bytes("a😀")[..5];
         assert_eq!(cut(Charset::Utf16Le, 16, b"\n\0", torn, End::Quiet), (whole(&["a+"]), 2));
         assert_eq!(cut(Charset::Utf16Le, 16, b"\n\0", torn, End::Finished), (whole(&["a\u{FFFD}"]), 5));
@@ -408,12 +449,12 @@ mod tests {
 
     #[test]
     fn plain_lines_are_pushed_up_to_the_first_that_needs_a_look() {
-        let data = "one\r\n\ntwo\n\0three\nfour\n";
+        let data = format!("one\r\n\ntwo\n{}three\nfour\n", "\0".repeat(nul::RUN_MIN));
         let mut block = EventBlock::default();
         let mut lines = Lines::new(UTF8, 16, &Input { data: data.as_bytes(), before: b"\n", end: End::Open });
         lines.push_plain(&mut block);
         assert_eq!(block.events().map(|event| event.line).collect::<Vec<_>>(), [&b"one"[..], b"", b"two"]);
         assert_eq!(lines.at(), 10);
-        assert_eq!(lines.next(), Some(Token::Skip { reason: SkipReason::Nul, bytes: 1 }));
+        assert_eq!(lines.next(), Some(Token::Skip { reason: SkipReason::Nul, bytes: nul::RUN_MIN }));
     }
 }

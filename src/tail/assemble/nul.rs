@@ -1,7 +1,11 @@
 //! Runs of NUL at the beginning of a line: what a writer leaves that goes on at its old offset after a truncation, or a
-//! file system after a power cut. They are skipped.
+//! file system after a power cut. They are skipped: at the beginning of the file whatever their length, elsewhere from
+//! [`RUN_MIN`] bytes on. Fewer are content, as every other byte is.
 
 use super::encoding::Charset;
+
+/// The shortest run that is a hole and not content, in bytes. Holes are as long as what was written before, or as a block.
+pub(super) const RUN_MIN: usize = 16;
 
 /// How many bytes are looked at at once: holes may be as long as the file was, so the compiler should see a loop without
 /// an exit.

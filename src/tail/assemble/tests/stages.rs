@@ -22,6 +22,9 @@ fn continuing(pattern: &str) -> Assembler {
     joining(MultilinePattern::Continue(regex(pattern)))
 }
 
+/// As many NULs as it takes to be no line.
+const HOLE: &str = "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
 mod plain {
     use super::*;
 
@@ -30,13 +33,13 @@ mod plain {
         let assembler = Assembler::new(&LineRules::default());
         assert!(assembler.is_plain);
         let mut reader = Reader::new(&assembler);
-        assert_eq!(reader.append("\u{FEFF}one\r\n\0\0two\n\nthr").cut(End::Open), Waits::Newline);
+        assert_eq!(reader.append(format!("\u{FEFF}one\r\n{HOLE}two\n\nthr")).cut(End::Open), Waits::Newline);
         assert_eq!(reader.texts(), ["one", "two", ""]);
         assert_eq!(
             reader.skips.iter().collect::<Vec<_>>(),
             [
                 (SkipReason::ByteOrderMark, Skipped { bytes: 3, lines: 0 }),
-                (SkipReason::Nul, Skipped { bytes: 2, lines: 0 }),
+                (SkipReason::Nul, Skipped { bytes: 16, lines: 0 }),
             ]
         );
         assert_eq!(reader.append("ee\n").cut(End::Open), Waits::Nothing);
@@ -47,7 +50,7 @@ mod plain {
     fn the_fast_way_and_the_stages_make_the_same_of_it() {
         let plain = LineRules { max_line_bytes: 16, ..LineRules::default() };
         let staged = LineRules { exclude: vec![regex("$never")], ..plain.clone() };
-        let file = format!("\u{FEFF}a\n\0\0b\r\n\n{}\n\0\nlast", "é".repeat(30));
+        let file = format!("\u{FEFF}a\n{HOLE}b\r\n\n{}\n\0\nlast", "é".repeat(30));
         assert_eq!(events_of(&Assembler::new(&plain), &file), events_of(&Assembler::new(&staged), &file));
     }
 
@@ -237,7 +240,7 @@ mod containers {
         let assembler = wrapped(LineFormat::Cri, 1 << 20);
         let file = cri("stdout", 0, "P", "part") + "broken\n" + &cri("stdout", 0, "F", "end");
         assert_eq!(events_of(&assembler, file), ["part+", "broken", "end"]);
-        let file = cri("stdout", 0, "P", "part") + "\0\0" + &cri("stdout", 0, "F", "end");
+        let file = cri("stdout", 0, "P", "part") + HOLE + &cri("stdout", 0, "F", "end");
         assert_eq!(events_of(&assembler, file), ["part+", "end"]);
     }
 
@@ -331,7 +334,7 @@ mod groups {
     fn a_hole_completes_an_event() {
         let assembler = continuing("^ ");
         let mut reader = Reader::new(&assembler);
-        assert_eq!(reader.append("a\n b\n\0\0\0").cut(End::Open), Waits::Nothing);
+        assert_eq!(reader.append(format!("a\n b\n{HOLE}")).cut(End::Open), Waits::Nothing);
         assert_eq!(reader.taken(), ["a\n b"]);
     }
 
