@@ -7,24 +7,21 @@
 //! - A file's state moves on only together with a frame that the sink took; when the sink is closed, everything that
 //!   was not taken is still in its file.
 
+mod copying;
 mod held;
+mod opening;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-use rustix::io::Errno;
 
 use super::TailOptions;
 use super::assemble::{End, Waits};
-use super::detour::{Search, Then};
 use super::discover::Pattern;
-use super::file::{Chunk, FileKey, Origin, Place, Progress, ReadBuffer, Rule, Trouble};
+use super::file::{Chunk, FileKey, Origin, Place, ReadBuffer, Rule};
 use super::identity;
-use super::roster::copies::{self, Verdict};
+use super::roster::copies::Verdict;
 use super::roster::{Roster, SAFETY_LOOK, note};
 use super::watch::{Change, Watch};
 use crate::clock;
@@ -38,16 +35,8 @@ use crate::event::{
 pub(super) const QUIET: Duration = Duration::from_secs(5);
 /// How often files that were renamed or deleted are looked at through their handles.
 const FINISHING_EVERY: Duration = Duration::from_millis(250);
-/// How often copies are searched for again because names were moving.
-const SEARCHES_MAX: u8 = 3;
-/// Where more files have something to read than may be open, each is closed for another after so many reads: opening one
-/// again costs a tenth of a read.
-const TURNS_OPEN: u32 = 1;
 /// Most reads in one turn, so that notifications are taken in between.
 const READS_A_TURN: usize = 64;
-/// First delay after a failed read or open; doubled up to [`MAX_RETRY`].
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const MAX_RETRY: Duration = Duration::from_secs(60);
 /// How often failures that last are mentioned again.
 const SUMMARY_EVERY: Duration = Duration::from_secs(60);
 
@@ -354,58 +343,6 @@ impl Follower {
         self.roster.release_successor(key);
     }
 
-    /// Reads on in a copy of a file, or looks for one first.
-    fn read_copy(&mut self, key: FileKey, now: Instant, sink: &mut impl FrameSink) -> Result<(), SinkClosed> {
-        let Some(file) = self.roster.files.get_mut(&key) else { return Ok(()) };
-        let Some(detour) = &mut file.detour else { return Ok(()) };
-        match detour.step(&file.progress, &mut self.buffer) {
-            Search::Seeking => {
-                self.roster.enqueue(key);
-                Ok(())
-            }
-            Search::Nothing => {
-                let searches = detour.searches + 1;
-                if detour.is_stale && searches <= SEARCHES_MAX {
-                    let then = detour.then;
-                    self.search_copy(key, then, searches);
-                } else {
-                    self.end_detour(key, false, now);
-                }
-                Ok(())
-            }
-            Search::Found => self.read_chunk(key, End::Open, now, sink),
-        }
-    }
-
-    /// The way to a copy has come to an end: everything in it was read, or there is none.
-    fn end_detour(&mut self, key: FileKey, is_read: bool, now: Instant) {
-        let Some(file) = self.roster.files.get_mut(&key) else { return };
-        let Some(mut detour) = file.detour.take() else { return };
-        let (source, path, offset) = (file.source, Arc::clone(&file.path), file.progress.offset);
-        if let Some((copy, _)) = detour.copy().filter(|_| is_read) {
-            tracing::info!(
-                path = %path.display(), copy = %copy.path.display(), offset,
-                "what a file no longer had was read from a copy of it"
-            );
-            let copy = copy.clone();
-            self.roster.consumed(source, &copy, &mut self.buffer, now);
-        }
-        for copy in &detour.shorter {
-            self.roster.consumed(source, copy, &mut self.buffer, now);
-        }
-        let copy = detour.copy().map(|(copy, _)| copy.clone()).filter(|_| is_read);
-        match detour.then {
-            Then::StartOver => {
-                self.start_over(key, is_read);
-                if let Some(copy) = copy {
-                    self.roster.find_copied_generations(key, &copy, &mut self.buffer, now);
-                }
-            }
-            Then::Forget if is_read => self.roster.forget(key),
-            Then::Forget => self.leave(key),
-        }
-    }
-
     /// Reads once and appends what came of it.
     fn read_chunk(
         &mut self,
@@ -549,166 +486,5 @@ impl Follower {
         })?;
         self.roster.enqueue(key);
         Ok(())
-    }
-
-    /// A file no longer has what was before its offset. What came behind that is looked for in a copy.
-    fn truncated(&mut self, key: FileKey) {
-        let Some(file) = self.roster.files.get(&key) else { return };
-        tracing::debug!(
-            path = %file.path.display(), offset = file.progress.offset, head = ?file.progress.head,
-            tail = ?file.progress.tail, size = file.stamp.size, "a file was truncated or replaced in place"
-        );
-        if !self.search_copy(key, Then::StartOver, 0) {
-            self.start_over(key, false);
-        }
-    }
-
-    /// Searches for copies of a file. Returns whether there may be one.
-    fn search_copy(&mut self, key: FileKey, then: Then, searches: u8) -> bool {
-        let Some(file) = self.roster.files.get(&key) else { return false };
-        let home = file.path.parent().map(Path::to_owned).unwrap_or_default();
-        let near = copies::nearby(&home);
-        let dirs: Vec<PathBuf> = std::iter::once(home).chain(near).collect();
-        let detour = self.roster.detour(key, then, &dirs, &mut self.buffer);
-        let Some(file) = self.roster.files.get_mut(&key) else { return false };
-        let may_be = detour.is_some();
-        if let Some(mut detour) = detour {
-            detour.searches = searches;
-            file.detour = Some(detour);
-            file.at_end = false;
-        }
-        self.roster.enqueue(key);
-        may_be
-    }
-
-    /// Begins a truncated file again. `is_read`: everything that it had before was read.
-    fn start_over(&mut self, key: FileKey, is_read: bool) {
-        let Some(file) = self.roster.files.get_mut(&key) else { return };
-        let (path, offset, end) = (Arc::clone(&file.path), file.progress.offset, file.known_end());
-        let (path, unread) = (path.display(), end.saturating_sub(offset));
-        if is_read {
-            tracing::info!(%path, offset, "a file was truncated, it is read from its start");
-        } else if unread > 0 {
-            tracing::error!(
-                %path, offset, bytes = unread,
-                "a file was truncated before it was read to its end, and there is no copy of it"
-            );
-            self.roster.note_loss(key, end, SkipReason::Truncated);
-        } else {
-            tracing::warn!(
-                %path, offset,
-                "a file was truncated, it is read from its start; what was written just before that may be lost"
-            );
-        }
-        let Some(file) = self.roster.files.get_mut(&key) else { return };
-        file.progress = Progress::default();
-        file.shrunk_from = 0;
-        file.stamp.size = 0;
-        file.at_end = false;
-        self.roster.enqueue(key);
-    }
-
-    /// Opens a file and makes sure that it is the one that is followed. Returns whether it can be read now.
-    fn open(&mut self, key: FileKey, now: Instant) -> bool {
-        let Some(file) = self.roster.files.get(&key) else { return false };
-        if !matches!(file.place, Place::Matched | Place::Renamed) {
-            // There is no name to open it by: nothing more can be read, and nobody needs to wait for it.
-            if let Some(file) = self.roster.files.get_mut(&key) {
-                file.at_end = true;
-            }
-            self.roster.release_successor(key);
-            return false;
-        }
-        let path = Arc::clone(&file.path);
-        let many = 1 + self.max_open / 8;
-        if self.roster.open >= self.max_open
-            && !self.roster.close_quiet(many)
-            && !self.roster.close_busy(many, TURNS_OPEN)
-        {
-            if self.roster.is_any_busy() {
-                // In the next round one of them has had its turns.
-                self.roster.enqueue(key);
-            } else {
-                self.postpone(key, now);
-            }
-            return false;
-        }
-        let opened = identity::open(&path).and_then(|handle| Ok((identity::stat_handle(&handle)?, handle)));
-        let (stat, handle) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                self.open_failed(key, &error, now);
-                return false;
-            }
-        };
-        let Some(file) = self.roster.files.get_mut(&key) else { return false };
-        if !stat.is_regular() || !identity::same_identity(&stat.identity, &file.identity) {
-            self.roster.displace(key, now);
-            return false;
-        }
-        let head_agrees = match file.progress.head_agrees(&mut &handle, &mut self.buffer) {
-            Ok(agrees) => agrees,
-            Err(error) => {
-                self.fail(key, &error, now);
-                return false;
-            }
-        };
-        file.handle = Some(handle);
-        file.turns = 0;
-        self.roster.open += 1;
-        let is_alone = file.watch.is_none() && (stat.links > 1 || identity::is_symlink(&path));
-        if is_alone {
-            self.watch_alone(key);
-        }
-        if !head_agrees {
-            self.truncated(key);
-        }
-        head_agrees
-    }
-
-    fn open_failed(&mut self, key: FileKey, error: &io::Error, now: Instant) {
-        let errno = Errno::from_io_error(error);
-        match errno {
-            Some(Errno::NOENT | Errno::NOTDIR) => self.roster.displace(key, now),
-            Some(Errno::MFILE | Errno::NFILE) => {
-                self.roster.close_quiet(1 + self.max_open / 8);
-                self.postpone(key, now);
-            }
-            _ => self.fail(key, error, now),
-        }
-    }
-
-    /// There is no room for another open file at the moment.
-    fn postpone(&mut self, key: FileKey, now: Instant) {
-        if let Some(file) = self.roster.files.get_mut(&key) {
-            file.trouble = Some(Trouble { retry_at: now + FINISHING_EVERY, failures: 0 });
-            self.troubled.push(key);
-        }
-    }
-
-    /// A file cannot be opened or read: it is tried again later, the others go on.
-    fn fail(&mut self, key: FileKey, error: &io::Error, now: Instant) {
-        let Some(file) = self.roster.files.get_mut(&key) else { return };
-        let failures = file.trouble.map_or(0, |trouble| trouble.failures).saturating_add(1);
-        if failures == 1 {
-            tracing::warn!(
-                path = %file.path.display(), offset = file.progress.offset, %error,
-                "a file cannot be read, it is tried again"
-            );
-        }
-        let delay = FIRST_RETRY.saturating_mul(1 << failures.min(7).saturating_sub(1)).min(MAX_RETRY);
-        file.trouble = Some(Trouble { retry_at: now + delay, failures });
-        file.at_end = false;
-        self.troubled.push(key);
-        self.roster.release_successor(key);
-    }
-
-    /// Watches a file by itself: it has names, or is written to, where no directory is watched.
-    fn watch_alone(&mut self, key: FileKey) {
-        if let Some(file) = self.roster.files.get_mut(&key)
-            && file.watch.is_none()
-        {
-            file.watch = self.watch.cover_file(&file.path, key);
-        }
     }
 }

@@ -1,0 +1,135 @@
+//! Files that no longer have what was to be read of them: their rest is read from a copy, or counted as lost.
+//!
+//! Invariants:
+//! - What is left of a file is read before what the file has now.
+//! - A copy is noted as read only after everything in it was taken.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Follower;
+use crate::event::{FrameSink, SinkClosed, SkipReason};
+use crate::tail::assemble::End;
+use crate::tail::detour::{Search, Then};
+use crate::tail::file::{FileKey, Progress};
+use crate::tail::roster::copies;
+
+/// How often copies are searched for again because names were moving.
+const SEARCHES_MAX: u8 = 3;
+
+impl Follower {
+    /// Reads on in a copy of a file, or looks for one first.
+    pub(super) fn read_copy(
+        &mut self,
+        key: FileKey,
+        now: Instant,
+        sink: &mut impl FrameSink,
+    ) -> Result<(), SinkClosed> {
+        let Some(file) = self.roster.files.get_mut(&key) else { return Ok(()) };
+        let Some(detour) = &mut file.detour else { return Ok(()) };
+        match detour.step(&file.progress, &mut self.buffer) {
+            Search::Seeking => {
+                self.roster.enqueue(key);
+                Ok(())
+            }
+            Search::Nothing => {
+                let searches = detour.searches + 1;
+                if detour.is_stale && searches <= SEARCHES_MAX {
+                    let then = detour.then;
+                    self.search_copy(key, then, searches);
+                } else {
+                    self.end_detour(key, false, now);
+                }
+                Ok(())
+            }
+            Search::Found => self.read_chunk(key, End::Open, now, sink),
+        }
+    }
+
+    /// The way to a copy has come to an end: everything in it was read, or there is none.
+    pub(super) fn end_detour(&mut self, key: FileKey, is_read: bool, now: Instant) {
+        let Some(file) = self.roster.files.get_mut(&key) else { return };
+        let Some(mut detour) = file.detour.take() else { return };
+        let (source, path, offset) = (file.source, Arc::clone(&file.path), file.progress.offset);
+        if let Some((copy, _)) = detour.copy().filter(|_| is_read) {
+            tracing::info!(
+                path = %path.display(), copy = %copy.path.display(), offset,
+                "what a file no longer had was read from a copy of it"
+            );
+            let copy = copy.clone();
+            self.roster.consumed(source, &copy, &mut self.buffer, now);
+        }
+        for copy in &detour.shorter {
+            self.roster.consumed(source, copy, &mut self.buffer, now);
+        }
+        let copy = detour.copy().map(|(copy, _)| copy.clone()).filter(|_| is_read);
+        match detour.then {
+            Then::StartOver => {
+                self.start_over(key, is_read);
+                if let Some(copy) = copy {
+                    self.roster.find_copied_generations(key, &copy, &mut self.buffer, now);
+                }
+            }
+            Then::Forget if is_read => self.roster.forget(key),
+            Then::Forget => self.leave(key),
+        }
+    }
+
+    /// A file no longer has what was before its offset. What came behind that is looked for in a copy.
+    pub(super) fn truncated(&mut self, key: FileKey) {
+        let Some(file) = self.roster.files.get(&key) else { return };
+        tracing::debug!(
+            path = %file.path.display(), offset = file.progress.offset, head = ?file.progress.head,
+            tail = ?file.progress.tail, size = file.stamp.size, "a file was truncated or replaced in place"
+        );
+        if !self.search_copy(key, Then::StartOver, 0) {
+            self.start_over(key, false);
+        }
+    }
+
+    /// Searches for copies of a file. Returns whether there may be one.
+    fn search_copy(&mut self, key: FileKey, then: Then, searches: u8) -> bool {
+        let Some(file) = self.roster.files.get(&key) else { return false };
+        let home = file.path.parent().map(Path::to_owned).unwrap_or_default();
+        let near = copies::nearby(&home);
+        let dirs: Vec<PathBuf> = std::iter::once(home).chain(near).collect();
+        let detour = self.roster.detour(key, then, &dirs, &mut self.buffer);
+        let Some(file) = self.roster.files.get_mut(&key) else { return false };
+        let may_be = detour.is_some();
+        if let Some(mut detour) = detour {
+            detour.searches = searches;
+            file.detour = Some(detour);
+            file.at_end = false;
+        }
+        self.roster.enqueue(key);
+        may_be
+    }
+
+    /// Begins a truncated file again. `is_read`: everything that it had before was read.
+    fn start_over(&mut self, key: FileKey, is_read: bool) {
+        let Some(file) = self.roster.files.get_mut(&key) else { return };
+        let (path, offset, end) = (Arc::clone(&file.path), file.progress.offset, file.known_end());
+        let (path, unread) = (path.display(), end.saturating_sub(offset));
+        if is_read {
+            tracing::info!(%path, offset, "a file was truncated, it is read from its start");
+        } else if unread > 0 {
+            tracing::error!(
+                %path, offset, bytes = unread,
+                "a file was truncated before it was read to its end, and there is no copy of it"
+            );
+            self.roster.note_loss(key, end, SkipReason::Truncated);
+        } else {
+            tracing::warn!(
+                %path, offset,
+                "a file was truncated, it is read from its start; what was written just before that may be lost"
+            );
+        }
+        let Some(file) = self.roster.files.get_mut(&key) else { return };
+        file.progress = Progress::default();
+        file.shrunk_from = 0;
+        file.stamp.size = 0;
+        file.at_end = false;
+        self.roster.enqueue(key);
+    }
+}
