@@ -326,7 +326,7 @@ impl Roster {
                 if place != Place::Matched {
                     return;
                 }
-                tracing::debug!(path = %path.display(), "a new file is followed");
+                tracing::debug!(path = %path.display(), identity = ?stat.identity, "a new file is followed");
                 let path: Arc<Path> = Arc::from(path);
                 let mut file = FollowedFile::new(source, stat.identity, Arc::clone(&path), place);
                 file.skip_content = skip_content;
@@ -358,6 +358,10 @@ impl Roster {
         if identity::same_birth(&file.identity, &stat.identity) {
             return Some(key);
         }
+        tracing::debug!(
+            path = %file.path.display(), was = ?file.identity, is = ?stat.identity,
+            "the inode of a followed file was given to another file"
+        );
         self.displace(key, now);
         self.sources.get_mut(source)?.by_inode.remove(&inode);
         None

@@ -753,6 +753,33 @@ fn more_files_than_descriptors_are_all_read() {
 }
 
 #[test]
+fn one_descriptor_is_enough_for_generations_that_wait_for_each_other() {
+    both_ways(|polling| {
+        let mut rig = Rig::new(polling).source("app", "*.log");
+        rig.options.max_open_files = 1;
+        rig.start();
+        let mut expected = Vec::new();
+        for round in 0..6 {
+            for name in ["a", "b"] {
+                rig.append(&format!("{name}.log"), &format!("{name} {round}\n"));
+                if round % 2 == 1 {
+                    rig.rename(&format!("{name}.log"), &format!("{name}.log.{round}"));
+                }
+                expected.push(format!("{name} {round}"));
+            }
+            // Long enough for a poll, and not for all there is to do.
+            rig.now += Duration::from_millis(600);
+            let _ = rig.turn();
+        }
+        rig.pass(QUIET * 4);
+        let mut lines = rig.lines();
+        lines.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(lines, expected);
+    });
+}
+
+#[test]
 fn lost_notifications_lose_no_line() {
     let mut rig = Rig::following("*.log", false);
     let limit: usize =

@@ -67,6 +67,10 @@ impl Follower {
                 return false;
             }
         };
+        tracing::debug!(
+            path = %path.display(), identity = ?stat.identity, offset = file.progress.offset,
+            head = ?file.progress.head, tail = ?file.progress.tail, head_agrees, "a followed file is opened"
+        );
         file.handle = Some(handle);
         file.turns = 0;
         self.roster.open += 1;

@@ -23,11 +23,12 @@ impl Roster {
         })
     }
 
-    /// Closes files that had `turns` reads since they were opened, at most `many`, those that were read last first, so that
-    /// others can be opened. Returns whether there was one.
+    /// Closes files that had `turns` reads since they were opened, or wait for another, at most `many`, those that were read
+    /// last first, so that others can be opened. Returns whether there was one.
     pub(in crate::tail) fn close_busy(&mut self, many: usize, turns: u32) -> bool {
         self.close_first(many, |file| {
-            (file.turns >= turns).then_some((file.quiet_since.is_some(), u64::MAX - file.last_read))
+            (file.turns >= turns || file.waits_for.is_some())
+                .then_some((file.quiet_since.is_some(), u64::MAX - file.last_read))
         })
     }
 
@@ -45,8 +46,8 @@ impl Roster {
         !ranked.is_empty()
     }
 
-    /// Whether a file is open that can be closed once it had its turns.
+    /// Whether a file is open that is about to have its turn and can be closed after it.
     pub(in crate::tail) fn is_any_busy(&self) -> bool {
-        self.files.values().any(FollowedFile::may_close)
+        self.files.values().any(|file| file.may_close() && file.queued)
     }
 }

@@ -5,7 +5,8 @@
 //! lines in order, each once, and nothing else: see [`judge`].
 //!
 //! What nobody can know is kept out of the sequences by waiting first: a file is truncated in place or deleted only
-//! when all of it has been read, and a file that appears anew is seen before anything else happens to it. Operations that
+//! when all of it has been read, it is copied and truncated only when its first line has been, by which its copy can be
+//! told, and a file that appears anew is seen before anything else happens to it. Operations that
 //! make no sense where they stand do nothing; so every part of a sequence is a sequence, and one that fails can be
 //! [`shrink`](shrink::shrink)ed.
 //!
@@ -162,7 +163,10 @@ impl World {
             Finish { file } => self.finish(file),
             Rotate { file, scheme } => self.rotate(file, scheme),
             Late { file, lines } => self.append_late(file, lines),
-            Copytruncate { file, scheme } => self.copytruncate(file, scheme),
+            Copytruncate { file, scheme } => {
+                self.await_first_line(file);
+                self.copytruncate(file, scheme);
+            }
             Truncate { file } => {
                 if self.is_running() && self.logs[file].current.is_some() {
                     self.settle()?;
@@ -210,6 +214,20 @@ impl World {
         judge(&self.generations, &self.stage.stored("app"))?;
         assert_stored_once(&self.stage.collector.stored());
         Ok(())
+    }
+
+    /// Waits until the first line of what a file has now is stored, if there is one and an agent that can read it. Where it
+    /// does not come, the next settling says so.
+    fn await_first_line(&self, file: usize) {
+        let Some((_, generation)) = &self.logs[file].current else { return };
+        let Some(first) = self.generations[*generation].lines().next() else { return };
+        let begun = Instant::now();
+        while self.is_running() && begun.elapsed() < self.patience {
+            if self.stage.stored("app").contains(&first) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Begins a generation that is not closed; its number.

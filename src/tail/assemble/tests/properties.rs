@@ -1,6 +1,7 @@
 //! What holds for every configuration.
 
 use super::*;
+use crate::tail::assemble::nul;
 
 fn patterns() -> impl Strategy<Value = Option<MultilinePattern>> {
     prop_oneof![
@@ -248,6 +249,11 @@ proptest! {
         // A mark at the beginning of the next file ends what was open; inside a file it does not.
         let mark = assembler.charset.byte_order_mark();
         prop_assume!(mark.is_empty() || !next.starts_with(mark));
+        // Nor do a few NULs: there they are a hole, here content.
+        prop_assume!(nul::run(assembler.charset, next) == 0);
+        // Whether a blank line is in a stack trace is not known before the line after it.
+        let first = assembler.charset.find_newline(next).map(|end| assembler.charset.strip_carriage_return(&next[..end]).0);
+        prop_assume!(first.is_none_or(|line| !line.is_empty()));
         let before = &file[reader.offset.saturating_sub(1024)..reader.offset];
         // A partial record is marked where another is behind it in its file, and is a whole one at the end of it.
         let mut ignored = EventBlock::default();
