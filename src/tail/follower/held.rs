@@ -6,15 +6,16 @@
 //! - An event that was open when its file lost its name goes on in the file that took the name, if that begins with what
 //!   goes on with it. Both checkpoints move with one frame, so it can be neither torn nor doubled.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::Follower;
 use crate::clock;
-use crate::event::{Before, EventBlock, FileOffset, FrameDraft, FrameSink, SinkClosed};
+use crate::event::{Before, EventBlock, FileOffset, FrameDraft, FrameSink, SinkClosed, Skips};
 use crate::tail::assemble::{Assembler, End, Input, Waits};
-use crate::tail::content::Content as _;
+use crate::tail::content::Content;
 use crate::tail::detour::Then;
-use crate::tail::file::{FileKey, Progress, READ_BYTES};
+use crate::tail::file::{FileKey, Progress, READ_BYTES, ReadBuffer};
 
 /// What is known of a file whose name another one took while an event was open at its end.
 struct Joint {
@@ -26,6 +27,25 @@ struct Joint {
     older: Progress,
     /// The beginning of the file that has the name.
     next: Vec<u8>,
+}
+
+impl Joint {
+    /// Reads what waits behind the offset of a file, in itself or in a copy, and the beginning of the one that goes on with
+    /// it. `None` where nothing waits.
+    fn read(
+        older: &mut impl Content,
+        progress: &Progress,
+        mut newer: &OwnedFd,
+        hold_max: usize,
+        buffer: &mut ReadBuffer,
+    ) -> Option<Self> {
+        let before = buffer.read(older, progress.tail_start(), usize::from(progress.tail.len)).ok()?.to_vec();
+        let held = buffer.read(older, progress.offset, hold_max).ok()?.to_vec();
+        let end = progress.offset.saturating_add(held.len() as u64);
+        let older = Progress::passed(older, buffer, end).ok()?;
+        let next = buffer.read(&mut newer, 0, READ_BYTES.max(hold_max)).ok()?.to_vec();
+        (!held.is_empty()).then_some(Self { held, before, older, next })
+    }
 }
 
 impl Follower {
@@ -188,24 +208,40 @@ impl Follower {
             self.hold(newer, Waits::Group, false, now);
             return Ok(true);
         };
-        let progress = {
-            let Some(handle) = self.roster.files.get(&newer).and_then(|file| file.handle.as_ref()) else {
-                return Ok(true);
-            };
-            match Progress::passed(&mut &*handle, &mut self.buffer, used as u64) {
-                Ok(progress) => progress,
-                Err(error) => {
-                    self.fail(newer, &error, now);
-                    return Ok(true);
-                }
+        if self.append_joined(older, newer, joint, (used, events, cut.skips), now, sink)? {
+            self.end_joint(older, newer);
+            self.roster.enqueue(newer);
+        }
+        Ok(true)
+    }
+
+    /// Appends the events that begin in `older` and go on in `newer`, of which `used` bytes belong to them; where a copy was
+    /// read, both are the same file. Returns whether that could be done.
+    fn append_joined(
+        &mut self,
+        older: FileKey,
+        newer: FileKey,
+        joint: &Joint,
+        (used, events, skips): (usize, EventBlock, Skips),
+        now: Instant,
+        sink: &mut impl FrameSink,
+    ) -> Result<bool, SinkClosed> {
+        let Some(handle) = self.roster.files.get(&newer).and_then(|file| file.handle.as_ref()) else {
+            return Ok(false);
+        };
+        let progress = match Progress::passed(&mut &*handle, &mut self.buffer, used as u64) {
+            Ok(progress) => progress,
+            Err(error) => {
+                self.fail(newer, &error, now);
+                return Ok(false);
             }
         };
-        let Some(name) = self.source_name(newer) else { return Ok(true) };
-        let Some(file) = self.roster.files.get_mut(&older) else { return Ok(true) };
+        let Some(name) = self.source_name(newer) else { return Ok(false) };
+        let Some(file) = self.roster.files.get_mut(&older) else { return Ok(false) };
         let start = std::mem::replace(&mut file.progress, joint.older).offset;
         file.held_since = None;
         let before = Before { start: FileOffset(start), checkpoint: file.checkpoint(&name) };
-        let Some(file) = self.roster.files.get_mut(&newer) else { return Ok(true) };
+        let Some(file) = self.roster.files.get_mut(&newer) else { return Ok(false) };
         file.progress = progress;
         file.is_recorded = true;
         file.held_since = None;
@@ -214,12 +250,10 @@ impl Follower {
             start: FileOffset(0),
             detected: clock::wall(),
             events,
-            skips: cut.skips,
+            skips,
             before: Some(Box::new(before)),
             forget: false,
         })?;
-        self.end_joint(older, newer);
-        self.roster.enqueue(newer);
         Ok(true)
     }
 
@@ -232,16 +266,8 @@ impl Follower {
         if !progress.tail_agrees(&mut handle, &mut self.buffer).ok()? {
             return None;
         }
-        let before =
-            self.buffer.read(&mut handle, progress.tail_start(), usize::from(progress.tail.len)).ok()?;
-        let before = before.to_vec();
-        let held = self.buffer.read(&mut handle, progress.offset, hold_max).ok()?.to_vec();
-        let end = progress.offset.saturating_add(held.len() as u64);
-        let older = Progress::passed(&mut handle, &mut self.buffer, end).ok()?;
-        let file = self.roster.files.get(&newer)?;
-        let mut handle = file.handle.as_ref()?;
-        let next = self.buffer.read(&mut handle, 0, READ_BYTES.max(hold_max)).ok()?.to_vec();
-        (!held.is_empty() && file.progress.offset == 0).then_some(Joint { held, before, older, next })
+        let file = self.roster.files.get(&newer).filter(|file| file.progress.offset == 0)?;
+        Joint::read(&mut handle, &progress, file.handle.as_ref()?, hold_max, &mut self.buffer)
     }
 
     /// The copy of a file was read to its end, where an event is open: the file, which was truncated, may begin with what
@@ -270,34 +296,16 @@ impl Follower {
         let data = [joint.held.as_slice(), joint.next.as_slice()].concat();
         let cut = source.assembler.cut(Input { data: &data, before: &joint.before, end }, &mut events);
         let used = cut.used.checked_sub(joint.held.len()).filter(|_| goes_on == Some(true));
-        let (Some(used), Some(handle)) = (used, &file.handle) else {
+        let Some(used) = used else {
             self.postpone(key, now);
             return Ok(());
         };
-        let progress = match Progress::passed(&mut &*handle, &mut self.buffer, used as u64) {
-            Ok(progress) => progress,
-            Err(error) => {
-                self.fail(key, &error, now);
-                return Ok(());
+        if self.append_joined(key, key, &joint, (used, events, cut.skips), now, sink)? {
+            let progress = self.roster.files.get(&key).map(|file| file.progress);
+            self.end_detour(key, true, now);
+            if let (Some(file), Some(progress)) = (self.roster.files.get_mut(&key), progress) {
+                file.progress = progress;
             }
-        };
-        let name = source.name.clone();
-        let start = std::mem::replace(&mut file.progress, joint.older).offset;
-        let before = Before { start: FileOffset(start), checkpoint: file.checkpoint(&name) };
-        let read_in_copy = std::mem::replace(&mut file.progress, progress);
-        sink.append(FrameDraft {
-            checkpoint: file.checkpoint(&name),
-            start: FileOffset(0),
-            detected: clock::wall(),
-            events,
-            skips: cut.skips,
-            before: Some(Box::new(before)),
-            forget: false,
-        })?;
-        file.progress = read_in_copy;
-        self.end_detour(key, true, now);
-        if let Some(file) = self.roster.files.get_mut(&key) {
-            file.progress = progress;
         }
         Ok(())
     }
@@ -307,15 +315,9 @@ impl Follower {
         let file = self.roster.files.get_mut(&key)?;
         let hold_max = self.roster.sources.get(file.source)?.assembler.hold_max();
         let progress = file.progress;
-        let mut handle = file.handle.as_ref()?;
+        let handle = file.handle.as_ref()?;
         let (_, copy) = file.detour.as_mut().filter(|detour| detour.then == Then::StartOver)?.copy()?;
-        let before = self.buffer.read(copy, progress.tail_start(), usize::from(progress.tail.len)).ok()?;
-        let before = before.to_vec();
-        let held = self.buffer.read(copy, progress.offset, hold_max).ok()?.to_vec();
-        let end = progress.offset.saturating_add(held.len() as u64);
-        let older = Progress::passed(copy, &mut self.buffer, end).ok()?;
-        let next = self.buffer.read(&mut handle, 0, READ_BYTES.max(hold_max)).ok()?.to_vec();
-        Some(Joint { held, before, older, next })
+        Joint::read(copy, &progress, handle, hold_max, &mut self.buffer)
     }
 
     fn end_joint(&mut self, older: FileKey, newer: FileKey) {
