@@ -30,7 +30,7 @@ pub struct DeadLetter {
     pub source: SourceName,
     /// Its sequence number in the source.
     pub seq: Seq,
-    /// When its line was detected.
+    /// The time that it was sent with: its own, or else when its line was detected.
     pub detected: Timestamp,
     /// The status that the server answered with.
     pub status: u16,

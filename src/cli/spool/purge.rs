@@ -31,10 +31,9 @@ Exit codes:
 /// Arguments of `log-agent spool purge`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
-#[group(id = "which", required = true, multiple = false, args = ["older_than", "all"])]
 pub(super) struct Args {
     /// Drops what was read longer ago than this, as in 90s, 30m, 12h, 7d or 2w.
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration, required_unless_present = "all", conflicts_with = "all")]
     older_than: Option<Duration>,
     /// Drops everything that waits.
     #[arg(long)]
