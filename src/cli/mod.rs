@@ -74,7 +74,7 @@ pub enum Command {
     Check(check::Args),
     /// Runs the reference collector.
     Collect(collect::Args),
-    /// Looks into a spool.
+    /// Looks into a spool, mends it, takes something out of it.
     Spool(spool::Args),
     /// Shows the agent surviving a kill, an outage and a rotation, and counts every line.
     Demo(demo::Args),

@@ -1,11 +1,19 @@
 //! `log-agent spool`.
 
+mod export;
 mod file;
 mod files;
+mod letters;
+mod list;
+mod progress;
+mod purge;
+mod repair;
+mod show;
 mod status;
+mod verify;
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,15 +21,21 @@ use anyhow::Context as _;
 use indicatif::HumanCount;
 use serde::Serialize;
 
-use crate::config::Config;
-use crate::event::{SkipReason, Skipped};
+use crate::config::{Config, OnFull, SyncMode};
+use crate::event::{SkipReason, Skipped, Timestamp};
+use crate::spool::SpoolOptions;
+use crate::spool::tools::ToolError;
 
 /// Where a spool is if nothing says otherwise; the default of `spool_dir`.
 const SPOOL_DIR: &str = "./log-agent-spool";
 
+/// The size at which a segment is sealed where no configuration says it; the default of `segment_bytes`.
+const SEGMENT_BYTES: u64 = 64 << 20;
+
 const AFTER_HELP: &str = "\
 The spool is that of --spool-dir, or else of the configuration where it can be loaded, or else ./log-agent-spool. It is
-not changed.";
+changed by repair, purge, dead-letters requeue and dead-letters purge alone, which need the agent stopped; everything else
+only looks, and but for status and list --batches also works beside a running agent.";
 
 /// Arguments of `log-agent spool`.
 #[derive(Debug, clap::Args)]
@@ -38,6 +52,20 @@ enum Command {
     Status(status::Args),
     /// Says what a spool knows of a file, and whether the file may be deleted.
     File(file::Args),
+    /// Reads everything in a spool and says what is wrong.
+    Verify(verify::Args),
+    /// Lists the segments, or the batches that are not acknowledged.
+    List(list::Args),
+    /// Shows an event or a batch.
+    Show(show::Args),
+    /// Writes events as lines of JSON.
+    Export(export::Args),
+    /// Mends what `verify` finds; destroys nothing.
+    Repair(repair::Args),
+    /// Lists, shows, requeues or deletes what the server refused for good.
+    DeadLetters(letters::Args),
+    /// Drops events that wait, and counts them.
+    Purge(purge::Args),
 }
 
 /// Runs the subcommand.
@@ -45,6 +73,13 @@ pub fn run(cli: &super::Cli, args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Status(args) => status::run(cli, args),
         Command::File(args) => file::run(cli, args),
+        Command::Verify(args) => verify::run(cli, args),
+        Command::List(args) => list::run(cli, args),
+        Command::Show(args) => show::run(cli, args),
+        Command::Export(args) => export::run(cli, args),
+        Command::Repair(args) => repair::run(cli, args),
+        Command::DeadLetters(args) => letters::run(cli, args),
+        Command::Purge(args) => purge::run(cli, args),
     }
 }
 
@@ -57,6 +92,47 @@ fn directory(cli: &super::Cli) -> (PathBuf, Option<Config>) {
         (None, None) => Path::new(SPOOL_DIR).to_owned(),
     };
     (dir, config)
+}
+
+/// How a spool is opened that is to be changed: as the configuration says, where it can be loaded, without its bounds, which
+/// are those of reading.
+fn options(cli: &super::Cli) -> SpoolOptions {
+    let (dir, config) = directory(cli);
+    let unbounded = SpoolOptions {
+        dir,
+        agent_name: String::new(),
+        segment_bytes: SEGMENT_BYTES,
+        sync: SyncMode::Group,
+        max_spool_bytes: u64::MAX,
+        min_free_bytes: 0,
+        on_full: OnFull::Block,
+        channel_bound: 1,
+    };
+    match config {
+        Some(Config { global, .. }) => {
+            SpoolOptions { agent_name: global.agent_name, segment_bytes: global.segment_bytes, ..unbounded }
+        }
+        None => unbounded,
+    }
+}
+
+/// A time as in `2024-01-15T10:30:00Z`.
+fn time(text: &str) -> Option<Timestamp> {
+    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+    Some(Timestamp::from_millis(time.timestamp_millis()))
+}
+
+/// Whether a person reads the output as it comes.
+fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// A reader that has seen enough is no failure.
+fn quiet_pipe<T>(result: Result<T, ToolError>) -> Result<Option<T>, ToolError> {
+    match result {
+        Err(error) if error.is_closed_pipe() => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 /// Prints a report as JSON, or as what `text` says.

@@ -109,7 +109,7 @@ fn cut_torn(
 }
 
 /// The first damage behind all that is known to have been synced, and the position that is damaged there.
-fn damage_in_last_group(
+pub(super) fn damage_in_last_group(
     file: &File,
     id: SegmentId,
     len: u64,

@@ -111,7 +111,12 @@ impl Batches {
         let (line, detected) = run
             .slices
             .first()
-            .and_then(|slice| slice.events().next().map(|event| (event.line.to_vec(), slice.detected)))
+            .and_then(|slice| {
+                slice.events().next().map(|event| {
+                    let time = event.time.unwrap_or(slice.detected);
+                    (event.line.to_vec(), time)
+                })
+            })
             .unwrap_or((Vec::new(), Timestamp::default()));
         let position = self.retry(|| self.position_of(batch, &run.source, run.first_seq))?;
         let letter = DeadLetter {

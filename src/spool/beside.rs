@@ -67,7 +67,7 @@ pub(crate) fn known_files(dir: &Path) -> Result<Known, SpoolError> {
 }
 
 /// The agent that holds the spool.
-fn holder(disk: &Disk) -> Result<Option<Agent>, SpoolError> {
+pub(super) fn holder(disk: &Disk) -> Result<Option<Agent>, SpoolError> {
     match Lock::probe(disk) {
         Ok(()) => Ok(None),
         Err(SpoolError::Held { pid, .. }) => Ok(Some(Agent { pid: pid.parse().ok() })),

@@ -5,7 +5,7 @@
 //!   position, which readers count once.
 //! - The files use the spool's frames; the ledger holds the counts alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, IoSlice};
 
@@ -30,7 +30,7 @@ pub struct DeadLetter {
     pub source: SourceName,
     /// Its sequence number in the source.
     pub seq: Seq,
-    /// When its line was detected.
+    /// The time that it was sent with: its own, or else when its line was detected.
     pub detected: Timestamp,
     /// The status that the server answered with.
     pub status: u16,
@@ -101,7 +101,7 @@ fn encode(letter: &DeadLetter) -> Vec<u8> {
     payload
 }
 
-fn decode(header: &FrameHeader, payload: &[u8]) -> Option<DeadLetter> {
+pub(super) fn decode(header: &FrameHeader, payload: &[u8]) -> Option<DeadLetter> {
     let mut cursor = Cursor::new(payload);
     Some(DeadLetter {
         position: header.first_position,
@@ -114,7 +114,8 @@ fn decode(header: &FrameHeader, payload: &[u8]) -> Option<DeadLetter> {
     })
 }
 
-fn files(disk: &Disk) -> io::Result<Vec<SegmentId>> {
+/// The numbers of the files, ascending.
+pub(super) fn files(disk: &Disk) -> io::Result<Vec<SegmentId>> {
     let mut files: Vec<_> =
         Disk::list(&disk.dead_letters())?.iter().filter_map(|name| segment::parse_file_name(name)).collect();
     files.sort_unstable();
@@ -142,4 +143,35 @@ pub(super) fn read_all(disk: &Disk) -> io::Result<BTreeMap<Position, DeadLetter>
         }
     }
     Ok(letters)
+}
+
+/// Takes the letters of these positions out of their files, durably. What cannot be read stays.
+pub(super) fn remove(disk: &Disk, gone: &BTreeSet<Position>) -> io::Result<()> {
+    for id in files(disk)? {
+        let path = disk.dead_letters().join(segment::file_name(id));
+        let file = Disk::open(&path)?;
+        let len = file.metadata()?.len();
+        let (mut kept, mut removed, mut at) = (Vec::new(), false, 0);
+        while at < len {
+            let (goes, next) = match reader::frame_at(&file, id, at, len)? {
+                Found::Frame(header, _, end) => (gone.contains(&header.first_position), end),
+                Found::BadPayload(_, end) => (false, end),
+                Found::BadHeader => (false, reader::find_frame(&file, id, at + 1, len)?.unwrap_or(len)),
+            };
+            removed |= goes;
+            if !goes {
+                let mut bytes = vec![0; usize::try_from(next - at).unwrap_or(0)];
+                let read = disk::read_at(&file, &mut bytes, at)?;
+                kept.extend_from_slice(bytes.get(..read).unwrap_or_default());
+            }
+            at = next;
+        }
+        if removed && kept.is_empty() {
+            Disk::unlink(&path)?;
+            Disk::sync_dir(&disk.dead_letters())?;
+        } else if removed {
+            Disk::replace(&path, &kept)?;
+        }
+    }
+    Ok(())
 }

@@ -251,6 +251,23 @@ impl Disk {
         Ok(Some(path))
     }
 
+    /// Whether there is `quarantine/NAME`.
+    pub(super) fn has_quarantined(&self, name: &str) -> bool {
+        self.quarantine().join(name).is_file()
+    }
+
+    /// Puts `bytes` in the place of a file of the spool, durably: a crash leaves the one or the other whole.
+    pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let new = path.with_extension("new");
+        // Left by a crash.
+        let _ = fs::remove_file(&new);
+        let mut file = Self::create_new(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        path.parent().map_or(Ok(()), Self::sync_dir)
+    }
+
     /// Moves a file or directory of the spool to `quarantine/`, never over another.
     pub(super) fn quarantine_path(&self, path: &Path) -> io::Result<PathBuf> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();

@@ -45,7 +45,14 @@ pub(super) fn plan(log: &Arc<Log>, shared: &Shared, books: &Books, extent: Exten
 }
 
 impl Plan {
-    fn count(&mut self, log: &Arc<Log>, shared: &Shared, id: BatchId, cut: bool) -> io::Result<()> {
+    /// Counts what is left of a batch, or of a run that is not cut.
+    pub(super) fn count(
+        &mut self,
+        log: &Arc<Log>,
+        shared: &Shared,
+        id: BatchId,
+        cut: bool,
+    ) -> io::Result<()> {
         let mut reader = FrameReader::new(log.clone(), id.first, None, false);
         let run = content::read_run(&mut reader, id.first, id.last)?;
         let salvage = content::salvage(log, shared, id, &run, &Counts::new())?;

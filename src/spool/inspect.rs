@@ -181,9 +181,18 @@ pub fn report(dir: &Path) -> Result<Report, SpoolError> {
         return Err(SpoolError::Missing { path: dir.to_owned() });
     }
     Lock::probe(&disk)?;
+    let report = report_of(&disk)?;
+    // What an agent that started meanwhile changed under this look makes it worthless.
+    Lock::probe(&disk)?;
+    Ok(report)
+}
+
+/// The same, whoever has the lock. An agent must not run.
+pub(super) fn report_of(disk: &Disk) -> Result<Report, SpoolError> {
+    let dir = disk.root();
     let io = |source| SpoolError::Io { path: dir.to_owned(), source };
-    let (_copy, cloned, recovered) = recover_copy(&disk)?;
-    let letters = dead_letter::read_all(&disk).map_err(io)?;
+    let (_copy, cloned, recovered) = recover_copy(disk)?;
+    let letters = dead_letter::read_all(disk).map_err(io)?;
     let mut dead_letters = DeadLetters::default();
     for letter in letters.values() {
         dead_letters.count += 1;
@@ -199,8 +208,6 @@ pub fn report(dir: &Path) -> Result<Report, SpoolError> {
     let mut pending =
         Pending { log, shared, backlog: Backlog::default(), intact: Counts::new(), lost: Counts::new() };
     pending.count(&books, end).map_err(io)?;
-    // What an agent that started meanwhile changed under this look makes it worthless.
-    Lock::probe(&disk)?;
     let sources = sources(&books, &state, &pending);
     let checkpoints: Vec<_> = state.files.values().map(FileStatus::of).collect();
     let losses = LossReport {

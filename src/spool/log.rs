@@ -59,7 +59,6 @@ impl Log {
     }
 
     /// The position after the last committed event.
-    #[cfg(test)]
     pub(super) fn end(&self) -> Position {
         self.state().end
     }

@@ -16,7 +16,7 @@
 //!
 //! `codec` → `entries`, `frame`, `segment` (pure layouts) → `files` (what frames say of files) → `disk` (the storage
 //! seam) → `log`, `reader`, `ledger` → `writer`, `keeper`, `recovery` → this file, which only wires. `inspect` and `beside`
-//! look from outside.
+//! look from outside; `tools` are what an operator does with a spool.
 
 mod adopt;
 mod batches;
@@ -51,6 +51,7 @@ mod segment;
 mod survey;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod tools;
 mod view;
 mod writer;
 
@@ -85,7 +86,7 @@ use view::Shared;
 pub struct SpoolOptions {
     /// Its directory; created where it does not exist.
     pub dir: PathBuf,
-    /// The agent's name, under which batches that are cut from now on are encoded.
+    /// The agent's name, under which batches that are cut from now on are encoded. An empty one stands for the last.
     pub agent_name: String,
     /// The size at which a segment is sealed.
     pub segment_bytes: u64,
@@ -178,8 +179,8 @@ pub struct Spool {
     keeper: Option<JoinHandle<()>>,
     spool_id: SpoolId,
     profile: u32,
-    /// Held until everything is closed.
-    _lock: Lock,
+    /// Held until everything is closed, or longer by whoever has more to do.
+    _lock: Arc<Lock>,
 }
 
 impl Spool {
@@ -189,13 +190,24 @@ impl Spool {
     /// Where the directory cannot be used, is held by another process, or was written by a newer version.
     pub fn open(options: &SpoolOptions) -> Result<Self, SpoolError> {
         let disk = Disk::new(&options.dir);
+        disk.create_dirs().map_err(|source| SpoolError::Directory { path: options.dir.clone(), source })?;
+        let lock = Arc::new(Lock::take(&disk)?);
+        Self::open_with(options, lock, |_| Ok(()))
+    }
+
+    /// Opens a spool whose lock this process has. `prepare` may change what was recovered before anyone sees it.
+    fn open_with(
+        options: &SpoolOptions,
+        lock: Arc<Lock>,
+        prepare: impl FnOnce(&mut recovery::Recovered) -> Result<(), SpoolError>,
+    ) -> Result<Self, SpoolError> {
+        let disk = Disk::new(&options.dir);
         let directory = |source| SpoolError::Directory { path: options.dir.clone(), source };
-        disk.create_dirs().map_err(directory)?;
-        let lock = Lock::take(&disk)?;
         if let Err(error) = disk.keep_reserve(keeper::RESERVE_BYTES) {
             tracing::warn!(%error, "no reserve could be kept for a full disk");
         }
         let mut recovered = recovery::recover(&disk, options)?;
+        prepare(&mut recovered)?;
         let profile = enter_profile(&mut recovered, &options.agent_name)?;
         let recovery::Recovered { ledger, books, segments, state, end, totals, next_segment, begin } =
             recovered;
@@ -322,6 +334,9 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
 fn enter_profile(recovered: &mut recovery::Recovered, agent_name: &str) -> Result<u32, SpoolError> {
     let profiles = &mut recovered.books.profiles;
     if let Some((number, _)) = profiles.iter().find(|(_, name)| *name == agent_name) {
+        return Ok(*number);
+    }
+    if let (Some((number, _)), true) = (profiles.iter().next_back(), agent_name.is_empty()) {
         return Ok(*number);
     }
     let number = profiles.keys().next_back().map_or(0, |last| last.saturating_add(1));

@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::disk::{self, Disk};
@@ -162,13 +163,7 @@ pub(super) fn find_frame(file: &File, segment: SegmentId, from: u64, len: u64) -
 
 /// Keeps damaged bytes of a segment; a failure to keep them is logged and stops nothing.
 pub(super) fn quarantine(disk: &Disk, file: &File, segment: SegmentId, from: u64, to: u64) {
-    let len = to.saturating_sub(from).min(QUARANTINE_MAX);
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    let kept = disk::read_at(file, &mut bytes, from).and_then(|read| {
-        bytes.truncate(read);
-        disk.quarantine_bytes(&format!("{}.{from}-{to}", segment::file_name(segment)), &bytes)
-    });
-    match kept {
+    match keep(disk, file, &format!("{}.{from}-{to}", segment::file_name(segment)), from, to) {
         Ok(None) => {}
         Ok(Some(path)) => tracing::error!(
             segment = segment.0,
@@ -185,6 +180,15 @@ pub(super) fn quarantine(disk: &Disk, file: &File, segment: SegmentId, from: u64
             "damaged bytes in the spool; they could not be kept"
         ),
     }
+}
+
+/// Keeps bytes of a file in `quarantine/NAME`; says where, unless they are there already.
+pub(super) fn keep(disk: &Disk, file: &File, name: &str, from: u64, to: u64) -> io::Result<Option<PathBuf>> {
+    let len = to.saturating_sub(from).min(QUARANTINE_MAX);
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    let read = disk::read_at(file, &mut bytes, from)?;
+    bytes.truncate(read);
+    disk.quarantine_bytes(name, &bytes)
 }
 
 /// Walks the committed frames from a position on.

@@ -230,9 +230,11 @@ fn rebuild(disk: &Disk, tail: &Tail, survey: &Survey) -> Result<Books, SpoolErro
         .map(|(name, entry)| (name.clone(), entry.account))
         .collect();
     let mut dead: BTreeMap<SourceName, u64> = BTreeMap::new();
+    let mut later: BTreeMap<SourceName, u64> = BTreeMap::new();
     let letters = dead_letter::read_all(disk).map_err(io_error(&disk.dead_letters()))?;
-    for letter in letters.into_values().filter(|letter| letter.position < cursor) {
-        *dead.entry(letter.source).or_default() += 1;
+    for letter in letters.into_values() {
+        let counts = if letter.position < cursor { &mut dead } else { &mut later };
+        *counts.entry(letter.source).or_default() += 1;
     }
     for (name, total) in there {
         let known = accounts.remove(&name).unwrap_or_default();
@@ -243,7 +245,13 @@ fn rebuild(disk: &Disk, tail: &Tail, survey: &Survey) -> Result<Books, SpoolErro
             taken
         };
         let account = Account {
-            dead: take(dead.get(&name).copied().unwrap_or(0)),
+            // Those that were requeued or deleted since stay dead; those behind the cursor are sent again.
+            dead: take(
+                known
+                    .dead
+                    .saturating_sub(later.get(&name).copied().unwrap_or(0))
+                    .max(dead.get(&name).copied().unwrap_or(0)),
+            ),
             dropped: take(known.dropped),
             damaged: take(known.damaged),
             acknowledged: 0,

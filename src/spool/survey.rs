@@ -35,6 +35,35 @@ pub(super) struct Survey {
     mended: Vec<SegmentId>,
 }
 
+/// What is done to a segment before it is recovered.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// It cannot be told to be ours, or is not, for this reason.
+    SetAside(SegmentId, String),
+    /// It was begun and never held a frame.
+    Remove(SegmentId),
+    /// Its header is damaged, and this one is written over it.
+    Mend(SegmentHeader),
+}
+
+impl Change {
+    fn make(&self, disk: &Disk) -> Result<(), SpoolError> {
+        match self {
+            Self::SetAside(id, why) => set_aside(disk, *id, why),
+            Self::Remove(id) => {
+                // Begun and nothing more, when the agent or the machine went down.
+                let path = disk.segment(*id);
+                tracing::info!(path = %path.display(), "the beginning of a segment is removed");
+                Disk::unlink(&path).map_err(io_error(&path))
+            }
+            Self::Mend(header) => {
+                mend(disk, header.segment, header);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Reads the header of every segment.
 ///
 /// # Errors
@@ -94,34 +123,34 @@ impl Survey {
         lineage: SpoolId,
         newest_id: Option<SpoolId>,
     ) -> Result<(), SpoolError> {
-        let foreign: Vec<_> = self
-            .known
-            .iter()
-            .filter(|(_, known)| known.header.lineage != lineage)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in foreign {
-            set_aside(disk, id, "it belongs to another spool")?;
-            self.known.remove(&id);
-        }
+        self.resolve(disk, lineage, newest_id)?.iter().try_for_each(|change| change.make(disk))
+    }
+
+    /// Decides what [`Survey::settle`] does, and changes nothing on the disk.
+    pub(super) fn resolve(
+        &mut self,
+        disk: &Disk,
+        lineage: SpoolId,
+        newest_id: Option<SpoolId>,
+    ) -> Result<Vec<Change>, SpoolError> {
+        let mut changes = Vec::new();
+        self.known.retain(|id, known| {
+            let ours = known.header.lineage == lineage;
+            if !ours {
+                changes.push(Change::SetAside(*id, "it belongs to another spool".to_owned()));
+            }
+            ours
+        });
         for (id, error) in std::mem::take(&mut self.headless) {
             let path = disk.segment(id);
             let file = Disk::open(&path).map_err(io_error(&path))?;
             let len = file.metadata().map_err(io_error(&path))?.len();
             if len < segment::HEADER_LEN as u64 || disk::is_zero(&file, 0).map_err(io_error(&path))? {
-                // Begun and nothing more, when the agent or the machine went down.
-                tracing::info!(path = %path.display(), "the beginning of a segment is removed");
-                Disk::unlink(&path).map_err(io_error(&path))?;
+                changes.push(Change::Remove(id));
                 continue;
             }
-            let before = self.known.range(..id).next_back().map(|(_, known)| known.header.spool_id);
-            let after = self.known.range(id..).next().map(|(_, known)| known.header.spool_id).or(newest_id);
-            let spool_id = before
-                .or(after)
-                .filter(|id| before.is_none_or(|before| before == *id))
-                .filter(|id| after.is_none_or(|after| after == *id));
             let first = first_position(&file, id, len).map_err(io_error(&path))?;
-            match (spool_id, first) {
+            match (self.spool_id_between(id, newest_id), first) {
                 (Some(spool_id), Some(first_position)) => {
                     tracing::warn!(path = %path.display(), %error, "segment header damaged; its frames stand in");
                     let created = Timestamp::default();
@@ -136,15 +165,21 @@ impl Survey {
                     self.known.insert(id, Known { header, len });
                     self.mended.push(id);
                 }
-                _ => set_aside(disk, id, &error.to_string())?,
+                _ => changes.push(Change::SetAside(id, error.to_string())),
             }
         }
         for id in std::mem::take(&mut self.mended) {
-            if let Some(known) = self.known.get(&id) {
-                mend(disk, id, &known.header);
-            }
+            changes.extend(self.known.get(&id).map(|known| Change::Mend(known.header)));
         }
-        Ok(())
+        Ok(changes)
+    }
+
+    /// The id of the segments on either side, if they agree. Behind the newest stands what the ledger says.
+    fn spool_id_between(&self, id: SegmentId, newest_id: Option<SpoolId>) -> Option<SpoolId> {
+        let before = self.known.range(..id).next_back().map(|(_, known)| known.header.spool_id);
+        let after = self.known.range(id..).next().map(|(_, known)| known.header.spool_id).or(newest_id);
+        let agrees = |other: Option<SpoolId>, id: SpoolId| other.is_none_or(|other| other == id);
+        before.or(after).filter(|id| agrees(before, *id) && agrees(after, *id))
     }
 
     /// The segments as a log, which ends at `end`.

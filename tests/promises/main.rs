@@ -18,4 +18,5 @@ mod demo;
 mod durability;
 mod kill_restart;
 mod spool_faults;
+mod spool_tools;
 mod tailing;
