@@ -2,6 +2,7 @@
 //!
 //! A transport is one module here and one arm in [`strategy`]. Nothing outside this module names one.
 
+mod client;
 mod http;
 
 use std::sync::Arc;

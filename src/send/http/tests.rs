@@ -14,7 +14,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::batch::{BatchId, SourceRange};
-use crate::config::{ClientIdentity, EndPoint, OnFull, Secret, SendType, SyncMode};
+use crate::clock;
+use crate::config::{Auth, ClientIdentity, EndPoint, OnFull, Secret, SendType, SyncMode, Tls};
 use crate::event::{Position, Seq, SourceName};
 
 /// What the server does after it has read a request.
