@@ -87,14 +87,7 @@ impl Report {
         self.line("accepted", config.path.display());
         self.line("agent", &global.agent_name);
         self.line("sends to", &global.end_point);
-        let (transport, compression) = (name_of(global.send_type), compression_name(global.compression));
-        self.line(
-            "",
-            format_args!(
-                "{transport}, up to {} requests at a time, {:?} each, {compression}",
-                global.max_send_task, global.timeout
-            ),
-        );
+        self.line("", transport(global));
         self.line("auth", auth_name(global.auth.as_ref()));
         if !global.headers.is_empty() {
             let names: Vec<_> = global.headers.iter().map(|(name, _)| name.as_str()).collect();
@@ -121,7 +114,8 @@ impl Report {
     }
 
     fn tls(&mut self, global: &Global) {
-        let (secure, tls) = (global.end_point.0.scheme() == "https", &global.tls);
+        let (secure, tls) = (global.end_point.is_secure(global.send_type), &global.tls);
+        let scheme = global.end_point.0.scheme();
         let given = tls.ca_pem.is_some() || tls.client_identity_pem.is_some();
         if secure {
             let roots = if tls.ca_pem.is_some() { "ca_file" } else { "the system's roots" };
@@ -132,13 +126,12 @@ impl Report {
         }
         self.line("tls", "none");
         if given {
-            self.warnings.push("[global.tls] is not used, as end_point begins with http://".to_owned());
+            self.warnings.push(format!("[global.tls] is not used, as end_point begins with {scheme}://"));
         }
         if global.auth.is_some() && !is_loopback(&global.end_point.0) {
-            self.warnings.push(
-                "the secret of [global.auth] crosses the network in the clear, as end_point begins with http://"
-                    .to_owned(),
-            );
+            self.warnings.push(format!(
+                "the secret of [global.auth] crosses the network in the clear, as end_point begins with {scheme}://"
+            ));
         }
     }
 
@@ -167,9 +160,18 @@ impl Report {
     }
 }
 
-const fn name_of(send_type: SendType) -> &'static str {
-    match send_type {
-        SendType::Http => "HTTP",
+/// How batches travel.
+fn transport(global: &Global) -> String {
+    let (tasks, timeout) = (global.max_send_task, global.timeout);
+    let name = global.send_type.name();
+    match global.send_type {
+        SendType::Http => {
+            let compression = compression_name(global.compression);
+            format!("{name}, up to {tasks} requests at a time, {timeout:?} each, {compression}")
+        }
+        SendType::WebSocket => {
+            format!("{name}, up to {tasks} batches at a time on one connection, {timeout:?} each")
+        }
     }
 }
 

@@ -12,14 +12,15 @@ use crate::collect::{Collector, Options};
 /// Arguments of `log-agent collect`.
 #[derive(Debug, clap::Args)]
 #[command(
-    long_about = "Runs the reference collector: receives batches over HTTP and appends every event to a file, once, \
+    long_about = "Runs the reference collector: receives batches over HTTP and WebSockets and appends every event to a file, once, \
                   however often it is sent.\n\n\
                   POST on any path takes a batch (gzip and zstd bodies too). It is answered with 200 after the lines \
-                  are on disk. GET /stats says what is stored. Which events are stored is remembered in FILE.seen, \
+                  are on disk. A WebSocket on any path takes a batch a frame, which is answered with an ack then. GET /stats says what is stored. Which events are stored is remembered in FILE.seen, \
                   beside the file: keep both or neither.",
     after_long_help = "Examples:\n  \
                   log-agent collect --listen 127.0.0.1:8080 --out received.jsonl\n      \
-                  an agent on the same machine sends to it with end_point = \"http://127.0.0.1:8080/\"\n  \
+                  an agent on the same machine sends to it with end_point = \"http://127.0.0.1:8080/\",\n      \
+                  or with end_point = \"ws://127.0.0.1:8080/\" and send_type = \"WEBSOCKET\"\n  \
                   log-agent collect --listen 0.0.0.0:8080 --out /var/log/received.jsonl\n  \
                   log-agent collect --listen 127.0.0.1:0 --out received.jsonl\n      \
                   takes a free port; the first line of output says which\n  \
@@ -32,7 +33,7 @@ pub struct Args {
     /// File that events are appended to, one JSON object a line; created if it is not there.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Most bytes in a request's body; decoded it may have four times as many.
+    /// Most bytes in a request's body, or in a frame; decoded it may have four times as many.
     #[arg(long, value_name = "BYTES", default_value_t = Options::BODY_BYTES_MAX)]
     max_body_bytes: u64,
     /// Also print what GET /stats says, as one line, when the collector stops.

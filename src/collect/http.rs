@@ -13,9 +13,10 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::StreamExt as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::request::{Batch, Coding, Identity, Refusal};
+use super::store::Stored;
 use super::writer::{StoreStats, Writer, WriterGone};
 
 /// The most requests whose bodies are in memory at once; further ones wait with their bodies unread.
@@ -33,6 +34,8 @@ pub struct Collecting {
     body_bytes_max: u64,
     in_hand: Semaphore,
     counts: Counts,
+    #[cfg(feature = "websocket")]
+    stopping: tokio::sync::watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +71,67 @@ impl Collecting {
     #[must_use]
     pub fn new(writer: Writer, body_bytes_max: u64) -> Self {
         let in_hand = Semaphore::new(REQUESTS_IN_HAND_MAX);
-        Self { writer, body_bytes_max, in_hand, counts: Counts::default() }
+        Self {
+            writer,
+            body_bytes_max,
+            in_hand,
+            counts: Counts::default(),
+            #[cfg(feature = "websocket")]
+            stopping: tokio::sync::watch::Sender::new(false),
+        }
+    }
+
+    /// The most bytes in a request's body, or in a frame.
+    pub(super) const fn body_bytes_max(&self) -> u64 {
+        self.body_bytes_max
+    }
+
+    /// Room for one batch, to be held until it is stored or refused: it bounds what is read, decoded, rendered and waiting
+    /// for its commit.
+    pub(super) async fn permit(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.in_hand.acquire().await.map_err(|_| Failure::GivenUp)
+    }
+
+    /// Stores a batch. When this returns `Ok`, every event of it is durable.
+    pub(super) async fn store(&self, batch: Batch) -> Result<Stored, Failure> {
+        Ok(self.writer.store(batch).await??)
+    }
+
+    /// Counts a batch as having come, with so many bytes.
+    pub(super) fn came(&self, bytes: usize) {
+        self.counts.requests.fetch_add(1, Ordering::Relaxed);
+        self.counts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts what became of a batch.
+    pub(super) fn count(&self, result: &Result<Stored, Failure>) {
+        match result {
+            Ok(stored) => _ = self.counts.duplicates.fetch_add(stored.duplicates, Ordering::Relaxed),
+            Err(failure) => {
+                let is_ours = failure.status().is_server_error();
+                let counter = if is_ours { &self.counts.failed } else { &self.counts.refused };
+                counter.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(status = failure.status().as_u16(), error = %failure, "a batch was not stored");
+            }
+        }
+    }
+
+    /// Tells a connection when to end. The collector waits until nobody has one of these any more.
+    #[cfg(feature = "websocket")]
+    pub(super) fn stopping(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// Tells connections that outlive their request to end.
+    pub(super) fn stop(&self) {
+        #[cfg(feature = "websocket")]
+        self.stopping.send_replace(true);
+    }
+
+    /// Waits until they have ended.
+    pub(super) async fn stopped(&self) {
+        #[cfg(feature = "websocket")]
+        self.stopping.closed().await;
     }
 
     /// The counts.
@@ -89,7 +152,8 @@ impl Collecting {
     }
 }
 
-/// `POST` on any path takes a batch; `GET /stats` says what there is.
+/// `POST` on any path takes a batch, and the handshake of a WebSocket on any path a connection with frames of them;
+/// `GET /stats` says what there is.
 pub fn router(collecting: Arc<Collecting>) -> Router {
     Router::new().route("/stats", get(stats).fallback(receive)).fallback(receive).with_state(collecting)
 }
@@ -107,7 +171,7 @@ async fn stats(State(collecting): State<Arc<Collecting>>) -> Response {
 
 /// Why a request gets another answer than 2xx.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("only POST takes batches, and GET /stats says what is stored")]
@@ -125,7 +189,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Refused(refusal) => {
                 StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST)
@@ -150,30 +214,28 @@ impl IntoResponse for Failure {
 }
 
 async fn receive(State(collecting): State<Arc<Collecting>>, request: Request) -> Response {
+    #[cfg(feature = "websocket")]
+    if request.method() == Method::GET && request.headers().contains_key(header::UPGRADE) {
+        return super::websocket::upgrade(collecting, request.into_parts().0).await;
+    }
     if request.method() != Method::POST {
         return Failure::Method.into_response();
     }
-    let counts = &collecting.counts;
-    counts.requests.fetch_add(1, Ordering::Relaxed);
-    match take(&collecting, request).await {
+    collecting.came(0);
+    let result = take(&collecting, request).await;
+    collecting.count(&result);
+    match result {
         Ok(stored) => {
-            counts.duplicates.fetch_add(stored.duplicates, Ordering::Relaxed);
             let body = format!("{{\"stored\":{},\"duplicates\":{}}}\n", stored.stored, stored.duplicates);
             ([(header::CONTENT_TYPE, "application/json")], body).into_response()
         }
-        Err(failure) => {
-            let counter = if failure.status().is_server_error() { &counts.failed } else { &counts.refused };
-            counter.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(status = failure.status().as_u16(), error = %failure, "a request was not stored");
-            failure.into_response()
-        }
+        Err(failure) => failure.into_response(),
     }
 }
 
-async fn take(collecting: &Collecting, request: Request) -> Result<super::store::Stored, Failure> {
-    // The permit is held to the end, so it bounds what is read, decoded, rendered and waiting for its commit.
-    let _permit = collecting.in_hand.acquire().await.map_err(|_| Failure::GivenUp)?;
-    let limit = collecting.body_bytes_max;
+async fn take(collecting: &Collecting, request: Request) -> Result<Stored, Failure> {
+    let _permit = collecting.permit().await?;
+    let limit = collecting.body_bytes_max();
     let (parts, body) = request.into_parts();
     let body = tokio::time::timeout(BODY_TIMEOUT, read_body(body, limit)).await;
     let body = body.map_err(|_| Failure::BodySlow)??;
@@ -185,7 +247,7 @@ async fn take(collecting: &Collecting, request: Request) -> Result<super::store:
         Batch::parse(&identity, &decoded, limit)
     });
     let batch = batch.await.map_err(|_| Failure::GivenUp)??;
-    Ok(collecting.writer.store(batch).await??)
+    collecting.store(batch).await
 }
 
 /// The whole body, where it is within `limit` bytes.

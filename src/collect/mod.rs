@@ -1,24 +1,28 @@
-//! The reference collector: receives batches over HTTP and stores every event once, however often it is sent.
+//! The reference collector: receives batches over HTTP and WebSockets and stores every event once, however often it is sent.
 //!
 //! Invariants:
 //! - An event is (spool id, source name, sequence number). Which were stored is remembered durably, as ranges, so
 //!   batches may come in any order, be cut in any way, overlap, and come again after any crash on either side.
-//! - 2xx is answered after the lines and the memory of them are durable.
-//! - A request is stored whole or not at all.
+//! - 2xx, or an ack, is answered after the lines and the memory of them are durable.
+//! - A request, or a frame, is stored whole or not at all.
 //!
-//! `http` reads requests; `request` turns headers and body into rendered lines; `writer`, one thread, commits together
+//! `http` reads requests, `websocket` and `frame` what comes over connections that stay; `request` turns headers and body into rendered lines; `writer`, one thread, commits together
 //! what gathered while the commit before was synced; `store` says in which order lines and index reach the disk and
 //! why a crash at any instruction is safe; `seen` is the memory, in `ranges` and on disk.
 //!
-//! What it costs: memory for at most 16 requests, whose bodies and decoded forms are limited, and one range a source
-//! in the ordinary case. The number of connections is left to the limit of open files. There is no authentication
+//! What it costs: memory for at most 16 requests and frames, whose bodies and decoded forms are limited, for one further
+//! frame of each WebSocket, and one range a source in the ordinary case. The number of connections is left to the limit of open files. There is no authentication
 //! and no TLS: it listens where it is told to, and a proxy belongs in front of it where that is not a trusted network.
 
+#[cfg(feature = "websocket")]
+mod frame;
 mod http;
 mod ranges;
 mod request;
 mod seen;
 mod store;
+#[cfg(feature = "websocket")]
+mod websocket;
 mod writer;
 
 use std::future::Future;
@@ -42,7 +46,7 @@ pub struct Options {
     pub listen: String,
     /// The file that the lines go to. Its index is `<out>.seen`, beside it.
     pub out: PathBuf,
-    /// The most bytes in a request's body, as it comes. Decoded it may have four times as many.
+    /// The most bytes in a request's body, or in a frame, as it comes. Decoded it may have four times as many.
     pub body_bytes_max: u64,
 }
 
@@ -112,12 +116,21 @@ impl Collector {
         let collecting = Arc::new(http::Collecting::new(writer, self.body_bytes_max));
 
         let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-        let stop = async move {
-            stop.await;
-            let _ = stopping.send(());
+        let stop = {
+            let collecting = Arc::clone(&collecting);
+            async move {
+                stop.await;
+                collecting.stop();
+                let _ = stopping.send(());
+            }
         };
         let router = http::router(Arc::clone(&collecting));
-        let serving = axum::serve(listener, router).with_graceful_shutdown(stop).into_future();
+        let serving = async {
+            let served = axum::serve(listener, router).with_graceful_shutdown(stop).await;
+            // The server does not know of connections that were upgraded.
+            collecting.stopped().await;
+            served
+        };
         let given_up = async {
             let _ = stopped.await;
             tokio::time::sleep(STOP_GRACE).await;

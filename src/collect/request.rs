@@ -28,10 +28,10 @@ pub enum Refusal {
     /// The request has no `Idempotency-Key`, or no `Log-Agent-Seq`.
     #[error("header {0} is missing: without it an event has no identity and cannot be stored once")]
     HeaderMissing(&'static str),
-    /// An identity header that cannot be read.
-    #[error("header {name}: {problem}")]
+    /// The key or the ranges cannot be read.
+    #[error("{name}: {problem}")]
     Header {
-        /// Its name.
+        /// Where they stand.
         name: &'static str,
         /// What is wrong with it.
         problem: &'static str,
@@ -150,17 +150,27 @@ impl Identity {
     /// # Errors
     /// [`Refusal::Header`] where one of them is not what an agent sends.
     pub fn parse(key: &str, seq: &str) -> Result<Self, Refusal> {
-        Ok(Self { spool: parse_key(key)?, ranges: parse_ranges(seq)? })
+        let name = "header Idempotency-Key";
+        let bare = key.trim().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let bare = bare.ok_or(Refusal::Header { name, problem: "not a quoted string" })?;
+        Ok(Self { spool: parse_key(name, bare)?, ranges: parse_ranges("header Log-Agent-Seq", seq)? })
+    }
+
+    /// Reads the values of the members `key` and `seq` of a frame.
+    ///
+    /// # Errors
+    /// [`Refusal::Header`] where one of them is not what an agent sends.
+    #[cfg(feature = "websocket")]
+    pub fn of_members(key: &str, seq: &str) -> Result<Self, Refusal> {
+        Ok(Self { spool: parse_key("member key", key)?, ranges: parse_ranges("member seq", seq)? })
     }
 }
 
-/// The spool id of `"<spool id>-<batch>"`. What follows the id names the batch and is not looked into: which events
+/// The spool id of `<spool id>-<batch>`. What follows the id names the batch and is not looked into: which events
 /// came is said by the ranges, and a batch may be cut again.
-fn parse_key(key: &str) -> Result<SpoolId, Refusal> {
-    let refusal = |problem| Refusal::Header { name: Identity::KEY_HEADER, problem };
-    let bare = key.trim().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    let bare = bare.ok_or(refusal("not a quoted string"))?;
-    let (spool, batch) = bare.split_once('-').ok_or(refusal("no '-' after the spool id"))?;
+fn parse_key(name: &'static str, key: &str) -> Result<SpoolId, Refusal> {
+    let refusal = |problem| Refusal::Header { name, problem };
+    let (spool, batch) = key.split_once('-').ok_or(refusal("no '-' after the spool id"))?;
     let spool =
         SpoolId::parse(spool).ok_or(refusal("the spool id is not 32 lower-case hexadecimal digits"))?;
     let plain = batch.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'.'));
@@ -171,8 +181,8 @@ fn parse_key(key: &str) -> Result<SpoolId, Refusal> {
 }
 
 /// The ranges of `1001-1050, 77-90`.
-fn parse_ranges(seq: &str) -> Result<Vec<Run>, Refusal> {
-    let refusal = |problem| Refusal::Header { name: Identity::SEQ_HEADER, problem };
+fn parse_ranges(name: &'static str, seq: &str) -> Result<Vec<Run>, Refusal> {
+    let refusal = |problem| Refusal::Header { name, problem };
     seq.split(',')
         .map(|range| {
             let (first, last) = range.trim().split_once('-').ok_or(refusal("a range is <first>-<last>"))?;
@@ -245,15 +255,15 @@ fn read_to_limit<'a>(coding: &'static str, decoder: impl Read, limit: u64) -> Re
 
 /// The payload as it stands in the body. Unknown keys are passed over, so that agents may learn to say more.
 #[derive(Debug, Deserialize)]
-struct Payload<'a> {
+pub(super) struct Payload<'a> {
     #[serde(borrow, rename = "agentName")]
-    agent_name: Cow<'a, str>,
+    pub(super) agent_name: Cow<'a, str>,
     #[serde(borrow)]
-    sources: Vec<PayloadSource<'a>>,
+    pub(super) sources: Vec<PayloadSource<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
-struct PayloadSource<'a> {
+pub(super) struct PayloadSource<'a> {
     #[serde(borrow, rename = "sourceName")]
     source_name: Cow<'a, str>,
     #[serde(borrow)]
@@ -312,8 +322,20 @@ impl Batch {
     /// # Errors
     /// A [`Refusal`] where the body is not the payload, or does not fit what the headers announce.
     pub fn parse(identity: &Identity, body: &[u8], body_bytes_max: u64) -> Result<Self, Refusal> {
-        let payload: Payload<'_> = serde_json::from_slice(body)?;
-        check_limits(&payload)?;
+        Self::render(identity, &serde_json::from_slice(body)?, body.len(), body_bytes_max)
+    }
+
+    /// Renders the events of a payload that came as `body_bytes` bytes.
+    ///
+    /// # Errors
+    /// A [`Refusal`] where the payload does not fit what was announced, or is past a limit.
+    pub(super) fn render(
+        identity: &Identity,
+        payload: &Payload<'_>,
+        body_bytes: usize,
+        body_bytes_max: u64,
+    ) -> Result<Self, Refusal> {
+        check_limits(payload)?;
         if payload.sources.len() != identity.ranges.len() {
             let (ranges, sources) = (identity.ranges.len(), payload.sources.len());
             return Err(Refusal::RangeCount { ranges, sources });
@@ -322,7 +344,7 @@ impl Batch {
         let events: usize = payload.sources.iter().map(|source| source.logs.len()).sum();
         // A line is about as long as the event in the payload, and has its names and its number besides.
         let mut batch =
-            Self { sources: Vec::new(), lines: Vec::with_capacity(body.len() + events.saturating_mul(64)) };
+            Self { sources: Vec::new(), lines: Vec::with_capacity(body_bytes + events.saturating_mul(64)) };
         for (index, (source, run)) in payload.sources.iter().zip(&identity.ranges).enumerate() {
             let found = source.logs.len();
             if u64::try_from(found).unwrap_or(u64::MAX) != run.count() {

@@ -5,9 +5,10 @@ use url::Url;
 
 use super::document::{Located, Table, found_secret, quoted};
 use super::error::{ConfigError, Problem};
-use super::types::{EndPoint, Secret, SendType};
+use super::send_type::{Schemes, SendType};
+use super::types::{EndPoint, Secret};
 
-/// Headers that the agent sets itself, or that HTTP sets for a connection.
+/// Headers that the agent sets itself, or that HTTP and the handshake of a WebSocket set for a connection.
 const OWN_HEADERS: &[&str] = &[
     "Connection",
     "Content-Encoding",
@@ -16,7 +17,13 @@ const OWN_HEADERS: &[&str] = &[
     "Host",
     "Idempotency-Key",
     "Log-Agent-Seq",
+    "Sec-WebSocket-Accept",
+    "Sec-WebSocket-Extensions",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Protocol",
+    "Sec-WebSocket-Version",
     "Transfer-Encoding",
+    "Upgrade",
 ];
 /// The longest header value, in bytes; servers commonly refuse more than this for all headers together.
 const HEADER_BYTES_MAX: usize = 8 << 10;
@@ -27,14 +34,13 @@ pub(super) fn resolve(
     end_point: &Located<String>,
     send_type: SendType,
 ) -> Result<EndPoint, ConfigError> {
-    let (accepts, schemes) = match send_type {
-        SendType::Http => (
-            "a URL that begins with http:// or https://, as send_type is \"HTTP\"",
-            ["http", "https"].as_slice(),
-        ),
-    };
+    let Schemes { plain, secure } = send_type.schemes();
     let unacceptable = |found: String| {
-        let problem = Problem::Unacceptable { accepts: accepts.to_owned(), found };
+        let accepts = format!(
+            "a URL that begins with {plain}:// or {secure}://, as send_type is \"{}\"",
+            send_type.name()
+        );
+        let problem = Problem::Unacceptable { accepts, found };
         table.error("end_point", end_point.line, problem)
     };
     let url = Url::parse(&end_point.value)
@@ -47,7 +53,7 @@ pub(super) fn resolve(
         );
         return Err(table.error("end_point", end_point.line, problem));
     }
-    if !schemes.contains(&url.scheme()) {
+    if ![plain, secure].contains(&url.scheme()) {
         return Err(unacceptable(format!("is {}", without_secrets(&end_point.value))));
     }
     Ok(EndPoint(url))

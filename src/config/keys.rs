@@ -14,7 +14,8 @@ use super::pattern::Pattern;
 use super::rules::{
     BYTES_MAX, Bytes, Default, Label, Line, List, Millis, OneOf, Optional, Or, Required, Rule, Seconds, Whole,
 };
-use super::types::{Compression, LineFormat, MultilinePreset, OnFull, SendType, StartAt, SyncMode};
+use super::send_type::SendType;
+use super::types::{Compression, LineFormat, MultilinePreset, OnFull, StartAt, SyncMode};
 
 /// Most requests in flight of each kind: the whole range of a port number, as each needs a connection.
 const SEND_TASKS_MAX: usize = 65_535;
@@ -95,9 +96,9 @@ table! {
         agent_name: Located<String> = Required(Line::NAME),
             "Names this agent to the server; unique among its agents.";
         end_point: Located<String> = Required(Line::PATH),
-            "The server's URL, `http://` or `https://`, without credentials.";
-        send_type: Located<SendType> = Required(OneOf(&[("HTTP", SendType::Http)])),
-            "How batches are sent; `\"HTTP\"` is HTTP and HTTPS, by the URL's scheme.";
+            "The server's URL, `http://` or `https://`, for a WebSocket `ws://` or `wss://`; without credentials.";
+        send_type: Located<SendType> = Required(OneOf(SendType::WORDS)),
+            "How batches are sent: `\"HTTP\"`, one request each, or `\"WEBSOCKET\"`, one frame each on one connection.";
         max_send_task: Located<usize> = Or(Whole(1..=SEND_TASKS_MAX), 5),
             "Most first sends, and most replays, in flight.";
         retry_count: Located<u32> = Or(Whole(0..=u32::MAX), 3),
@@ -135,7 +136,7 @@ table! {
             OneOf(&[("none", Compression::None), ("gzip", Compression::Gzip), ("zstd", Compression::Zstd)]),
             Compression::None,
         ),
-            "Content coding of request bodies; `\"none\"` because every server takes it.";
+            "Content coding of request bodies; `\"none\"` because every server takes it. A WebSocket has none.";
     }
 }
 

@@ -19,6 +19,7 @@ mod lines;
 mod pattern;
 mod reference;
 mod rules;
+mod send_type;
 mod source;
 mod tls;
 mod types;
@@ -31,10 +32,10 @@ use keys::{GlobalKeys, ROOT_KEYS, refuse_unknown};
 pub use error::{ConfigError, Problem};
 pub use reference::reference;
 pub use rules::show_bytes;
+pub use send_type::{Schemes, SendType};
 pub use types::{
     Auth, ClientIdentity, Compression, Config, EndPoint, Global, LineFormat, LineRules, Multiline,
-    MultilinePattern, MultilinePreset, OnFull, Redact, Secret, SendType, SourceConfig, StartAt, SyncMode,
-    Tls,
+    MultilinePattern, MultilinePreset, OnFull, Redact, Secret, SourceConfig, StartAt, SyncMode, Tls,
 };
 
 impl Config {
@@ -88,6 +89,7 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
         ));
         return Err(table.error(name, line, problem));
     }
+    check_send_type(table, &keys)?;
     let end_point = end_point::resolve(table, &keys.end_point, keys.send_type.value)?;
     let auth = table.table("auth")?.map(|auth| auth::resolve(&auth)).transpose()?;
     let headers = table.table("headers")?.map(|headers| end_point::headers(&headers, auth.is_some()));
@@ -117,6 +119,27 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
         auth,
         tls: tls.unwrap_or_default(),
     })
+}
+
+/// Refuses a strategy that was not built in, and what has no meaning with the one that is chosen.
+fn check_send_type(table: &Table<'_>, keys: &GlobalKeys) -> Result<(), ConfigError> {
+    let send_type = keys.send_type.value;
+    if let Some(feature) = send_type.missing_feature() {
+        let problem = Problem::Conflict(format!(
+            "\"{}\" is not part of this log-agent; one that has it is built with \
+             cargo build --release --features {feature}",
+            send_type.name()
+        ));
+        return Err(table.error("send_type", keys.send_type.line, problem));
+    }
+    if keys.compression.value != Compression::None && !send_type.compresses() {
+        let problem = Problem::Conflict(format!(
+            "must be \"none\", as send_type is \"{}\", which has no content coding",
+            send_type.name()
+        ));
+        return Err(table.error("compression", keys.compression.line, problem));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use regex::bytes::Regex;
 
+use super::send_type::SendType;
 use crate::event::SourceName;
 
 /// A whole configuration.
@@ -75,6 +76,14 @@ pub struct Global {
 #[derive(Clone, PartialEq, Eq)]
 pub struct EndPoint(pub url::Url);
 
+impl EndPoint {
+    /// Whether the connection to it is to be encrypted.
+    #[must_use]
+    pub fn is_secure(&self, send_type: SendType) -> bool {
+        self.0.scheme() == send_type.schemes().secure
+    }
+}
+
 impl fmt::Display for EndPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.query().is_none() && self.0.fragment().is_none() {
@@ -91,13 +100,6 @@ impl fmt::Debug for EndPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EndPoint({self})")
     }
-}
-
-/// The strategies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendType {
-    /// HTTP and HTTPS, by the URL's scheme.
-    Http,
 }
 
 /// What happens when the disk budget is used up.

@@ -1,8 +1,14 @@
 //! The way out: one [`Strategy`] a transport.
 //!
-//! A transport is one module here and one arm in [`strategy`]. Nothing outside this module names one.
+//! A transport is one module here, one line in [`strategy`] and one row in `config::SendType`; `docs/strategies.md` says
+//! how one is written.
 
+mod client;
+#[cfg(test)]
+mod fixtures;
 mod http;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +19,8 @@ use crate::batch::Payload;
 use crate::config::{Global, SendType};
 
 pub use http::HttpStrategy;
+#[cfg(feature = "websocket")]
+pub use websocket::{PROTOCOL as WEBSOCKET_PROTOCOL, WebSocketStrategy};
 
 /// The strategy that `send_type` asks for. Opens no connection.
 ///
@@ -21,6 +29,10 @@ pub use http::HttpStrategy;
 pub fn strategy(global: &Global) -> Result<Arc<dyn Strategy>, SendError> {
     match global.send_type {
         SendType::Http => Ok(Arc::new(HttpStrategy::new(global)?)),
+        #[cfg(feature = "websocket")]
+        SendType::WebSocket => Ok(Arc::new(WebSocketStrategy::new(global)?)),
+        #[cfg(not(feature = "websocket"))]
+        other => Err(SendError::NotBuilt { send_type: other.name() }),
     }
 }
 
@@ -43,6 +55,12 @@ pub enum SendError {
         "client_cert_file and client_key_file in [global.tls] are not a PEM certificate chain and its key"
     )]
     ClientIdentity(#[source] reqwest::Error),
+    /// The strategy is not part of this program. The configuration says so first.
+    #[error("send_type \"{send_type}\" is not part of this log-agent")]
+    NotBuilt {
+        /// Its name.
+        send_type: &'static str,
+    },
     /// The HTTP client refused its settings, or the system's trusted certificates could not be loaded.
     #[error("the HTTP client cannot be set up")]
     Client(#[source] reqwest::Error),
@@ -52,6 +70,11 @@ pub enum SendError {
 pub trait Strategy: Send + Sync + 'static {
     /// Sends `payload` once, within the configured timeout.
     fn send<'a>(&'a self, payload: &'a Payload) -> BoxFuture<'a, Outcome>;
+
+    /// Ends in order what is kept open between sends. Called once, when nothing more will be sent.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// The delivery outcome of one send.

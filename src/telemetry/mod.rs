@@ -44,8 +44,15 @@ pub fn init(format: LogFormat) {
 
 /// Libraries that speak of their own matters, and what is heard of them unless `RUST_LOG` names them. What goes wrong
 /// in them is returned to us and told in our own words.
-const LIBRARIES: &[(&str, &str)] =
-    &[("sled", "off"), ("hyper", "warn"), ("hyper_util", "warn"), ("reqwest", "warn"), ("rustls", "warn")];
+const LIBRARIES: &[(&str, &str)] = &[
+    ("sled", "off"),
+    ("hyper", "warn"),
+    ("hyper_util", "warn"),
+    ("reqwest", "warn"),
+    ("rustls", "warn"),
+    ("tungstenite", "warn"),
+    ("tokio_tungstenite", "warn"),
+];
 
 /// `wanted` with the libraries that it does not name turned down.
 fn quiet(wanted: &str) -> String {

@@ -228,6 +228,9 @@ impl Delivery {
             self.settle(done?);
             self.show_gauges();
         }
+        drop(sends);
+        // Whether the transport ends in order changes nothing for what was sent.
+        let _ = tokio::time::timeout_at(deadline, self.ways.strategy.close()).await;
         Ok(())
     }
 

@@ -3,42 +3,29 @@
 //! Invariants:
 //! - The server has a batch when a status line of 2xx and its headers arrived, and only then. What happens to the
 //!   connection afterwards does not matter.
-//! - One call makes one request: no redirect is followed, nothing is retried here, no proxy is taken from the
-//!   environment. What the configuration says is all there is.
-//! - The server's certificate is always verified, against `ca_file` alone where it is given.
-//! - No text that leaves this module holds a secret: neither credentials, nor configured header values, nor the query
-//!   of a URL.
+//! - One call makes one request, by the shared client, whose rules hold: see `client`.
+//! - No text that leaves this module holds a secret.
 
 mod coding;
-mod fault;
-mod redact;
-mod retry_after;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use reqwest::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
-};
-use reqwest::{Certificate, Client, ClientBuilder, Identity, Response, StatusCode, redirect, retry};
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Response, StatusCode};
 use url::Url;
 
-use self::redact::Redactor;
+use super::client::{self, RESPONSE_KEPT_BYTES, Redactor, Verdict, fault};
 use super::{Outcome, SendError, Strategy};
 use crate::batch::Payload;
-use crate::clock;
-use crate::config::{Auth, Compression, Global, Tls};
+use crate::config::{Compression, Global};
 
-/// How the agent names itself.
-const USER_AGENT: &str = concat!("log-agent/", env!("CARGO_PKG_VERSION"));
 /// Carries one range of sequence numbers for each source of the body.
 const SEQ_HEADER: HeaderName = HeaderName::from_static("log-agent-seq");
 /// Names the batch; equal keys mean equal bodies.
 const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
-/// The most of a server's answer that is kept, in bytes.
-const RESPONSE_KEPT_BYTES: usize = 4 * 1024;
 /// The most of a server's answer that is read so that the connection can be used again, in bytes. A longer answer
 /// costs its connection.
 const RESPONSE_READ_BYTES: usize = 64 * 1024;
@@ -64,20 +51,8 @@ impl HttpStrategy {
     pub fn new(global: &Global) -> Result<Self, SendError> {
         let url = global.end_point.0.clone();
         let idle_max = global.max_send_task.saturating_mul(2);
-        let builder = Client::builder()
-            .user_agent(USER_AGENT)
-            .default_headers(configured_headers(global)?)
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .referer(false)
-            .no_proxy()
-            .http1_only()
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(idle_max)
-            .timeout(global.timeout);
-        let client = with_tls(builder, &global.tls, &url)?.build().map_err(SendError::Client)?;
-        let authorization =
-            global.auth.as_ref().map(|auth| authorization(&client, &url, auth)).transpose()?;
+        let client = client::client(global, &url, idle_max)?;
+        let authorization = client::authorization(&client, &url, global.auth.as_ref())?;
         let redactor = Redactor::new(global, authorization.as_ref());
         let (compression, timeout) = (global.compression, global.timeout);
         Ok(Self { client, url, authorization, compression, redactor, timeout })
@@ -119,7 +94,7 @@ impl HttpStrategy {
 
     async fn outcome_of(&self, mut response: Response) -> Outcome {
         let status = response.status();
-        if matches!(status.as_u16(), 400 | 413 | 422) {
+        if Verdict::of(status.as_u16()) == Verdict::Refused {
             let kept = read_start(&mut response).await;
             let response = self.redactor.clean(String::from_utf8_lossy(&kept).into_owned());
             return Outcome::Rejected { status: status.as_u16(), response };
@@ -131,17 +106,14 @@ impl HttpStrategy {
     }
 
     fn outcome_without_body(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
-        match status.as_u16() {
-            200..=299 => Outcome::Acknowledged,
-            408 | 425 | 429 | 500..=599 => Outcome::Retry {
-                after: headers
-                    .get(RETRY_AFTER)
-                    .and_then(|value| value.to_str().ok())
-                    .and_then(|value| retry_after::parse(value, clock::wall())),
+        match Verdict::of(status.as_u16()) {
+            Verdict::Taken => Outcome::Acknowledged,
+            Verdict::Later => Outcome::Retry {
+                after: client::retry_after(headers),
                 reason: format!("the server answered {status}"),
             },
-            300..=399 => Outcome::EndpointFault {
-                reason: fault::redirect_reason(status, headers.get(LOCATION), &self.url, &self.redactor),
+            _ if status.is_redirection() => Outcome::EndpointFault {
+                reason: client::redirect_reason(status, headers, &self.url, &self.redactor),
             },
             _ => Outcome::EndpointFault { reason: fault::status_reason(status, self.compression) },
         }
@@ -168,54 +140,4 @@ async fn read_start(response: &mut Response) -> Vec<u8> {
         }
     }
     kept
-}
-
-/// The configured headers. They are treated as secrets, which they often are.
-fn configured_headers(global: &Global) -> Result<HeaderMap, SendError> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &global.headers {
-        let refused = || SendError::Header { key: "[global.headers]", name: name.clone() };
-        let header = HeaderName::try_from(name.as_str()).map_err(|_| refused())?;
-        let mut value = HeaderValue::try_from(value.reveal()).map_err(|_| refused())?;
-        value.set_sensitive(true);
-        headers.append(header, value);
-    }
-    Ok(headers)
-}
-
-/// The value of the `Authorization` header.
-fn authorization(client: &Client, url: &Url, auth: &Auth) -> Result<HeaderValue, SendError> {
-    let request = client.post(url.clone());
-    let request = match auth {
-        Auth::Bearer(token) => request.bearer_auth(token.reveal()),
-        Auth::Basic { user, password } => request.basic_auth(user, Some(password.reveal())),
-    };
-    let value = request.build().ok().and_then(|request| request.headers().get(AUTHORIZATION).cloned());
-    value.ok_or_else(|| SendError::Header { key: "[global.auth]", name: AUTHORIZATION.to_string() })
-}
-
-/// Sets what the agent trusts and who it is.
-fn with_tls(builder: ClientBuilder, tls: &Tls, url: &Url) -> Result<ClientBuilder, SendError> {
-    // One provider for the whole process. That another one is there already is no error: it then serves as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    if url.scheme() != "https" {
-        // Nothing is trusted because nothing is asked: a machine without certificates can send to a plain endpoint.
-        return Ok(builder.tls_certs_only([]));
-    }
-    let mut builder = builder.https_only(true);
-    if let Some(pem) = &tls.ca_pem {
-        let certificates = Certificate::from_pem_bundle(pem).map_err(|error| SendError::Ca(Some(error)))?;
-        if certificates.is_empty() {
-            return Err(SendError::Ca(None));
-        }
-        builder = builder.tls_certs_only(certificates);
-    }
-    if let Some(identity) = &tls.client_identity_pem {
-        let mut pem = Vec::with_capacity(identity.cert_pem.len() + identity.key_pem.len() + 1);
-        pem.extend_from_slice(&identity.cert_pem);
-        pem.push(b'\n');
-        pem.extend_from_slice(&identity.key_pem);
-        builder = builder.identity(Identity::from_pem(&pem).map_err(SendError::ClientIdentity)?);
-    }
-    Ok(builder)
 }

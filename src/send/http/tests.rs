@@ -6,16 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rcgen::CertificateParams;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::batch::{BatchId, SourceRange};
-use crate::config::{ClientIdentity, EndPoint, OnFull, Secret, SendType, SyncMode};
-use crate::event::{Position, Seq, SourceName};
+use crate::clock;
+use crate::config::{Auth, ClientIdentity, Secret, Tls};
+use crate::send::fixtures::{Authority, global, payload, reason};
 
 /// What the server does after it has read a request.
 #[derive(Clone)]
@@ -156,63 +155,8 @@ async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Received> 
     Some(Received { body, ..request })
 }
 
-fn payload() -> Payload {
-    let range = |source: &str, first, last| SourceRange {
-        source: SourceName::from(source),
-        first: Seq(first),
-        last: Seq(last),
-    };
-    Payload {
-        batch: BatchId { first: Position(1), last: Position(64), part: None },
-        key: Arc::from("00112233445566778899aabbccddeeff-1-64"),
-        sources: vec![range("a", 1001, 1050), range("b", 77, 90)],
-        content_type: "application/json",
-        body: Bytes::from(format!("{{\"agentName\":\"{}\"}}", "x".repeat(40_000))),
-    }
-}
-
-fn global(url: &str) -> Global {
-    Global {
-        agent_name: "agent".into(),
-        end_point: EndPoint(url.parse().unwrap()),
-        send_type: SendType::Http,
-        max_send_task: 2,
-        retry_count: 3,
-        retry_delay: Duration::from_millis(100),
-        channel_bound: 16,
-        interval: Duration::from_secs(5),
-        max_batch_size: 100,
-        max_batch_bytes: 1 << 20,
-        spool_dir: "unused".into(),
-        max_spool_bytes: 1 << 30,
-        min_free_bytes: 0,
-        on_full: OnFull::Block,
-        segment_bytes: 1 << 20,
-        max_open_files: None,
-        sync: SyncMode::Group,
-        timeout: Duration::from_secs(10),
-        shutdown: Duration::from_secs(5),
-        compression: Compression::None,
-        headers: vec![("X-Api-Key".into(), Secret::new("header-key".into()))],
-        auth: Some(Auth::Bearer(Secret::new("bearer-token".into()))),
-        tls: Tls::default(),
-    }
-}
-
 async fn send(global: &Global) -> Outcome {
     HttpStrategy::new(global).unwrap().send(&payload()).await
-}
-
-/// The one line of a retry or a fault, after a check that it is one and gives nothing away.
-fn reason(outcome: &Outcome) -> &str {
-    let (Outcome::Retry { reason, .. } | Outcome::EndpointFault { reason }) = outcome else {
-        panic!("{outcome:?} has no reason")
-    };
-    assert!(!reason.contains('\n') && !reason.is_empty());
-    for secret in ["query-key", "header-key", "bearer-token", "secret-password"] {
-        assert!(!reason.contains(secret), "{reason}");
-    }
-    reason
 }
 
 #[tokio::test]
@@ -421,58 +365,10 @@ fn a_header_that_cannot_be_sent_is_named_without_its_value() {
     }
 }
 
-/// An authority and what it vouches for.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn pem(&self) -> Vec<u8> {
-        self.0.pem().into_bytes()
-    }
-
-    /// A certificate for `name`, as PEM and DER.
-    fn issue(
-        &self,
-        params: CertificateParams,
-    ) -> (ClientIdentity, CertificateDer<'static>, PrivateKeyDer<'static>) {
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        let identity = ClientIdentity {
-            cert_pem: certificate.pem().into_bytes(),
-            key_pem: key.serialize_pem().into_bytes(),
-        };
-        (identity, certificate.der().clone(), PrivateKeyDer::Pkcs8(key.serialize_der().into()))
-    }
-
-    fn for_name(name: &str) -> CertificateParams {
-        CertificateParams::new(vec![name.to_owned()]).unwrap()
-    }
-
-    /// A server with a certificate of this authority, which asks for one of `clients` where given.
-    async fn server(&self, params: CertificateParams, clients: Option<&Self>) -> Server {
-        let (_, certificate, key) = self.issue(params);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .unwrap();
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(authority) => {
-                let mut roots = rustls::RootCertStore::empty();
-                roots.add(authority.0.der().clone()).unwrap();
-                let verifier =
-                    rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                builder.with_client_cert_verifier(verifier.build().unwrap())
-            }
-        };
-        let config = builder.with_single_cert(vec![certificate], key).unwrap();
-        Server::start_with(Reply::Write(answer("200 OK", "")), Some(Arc::new(config).into())).await
-    }
+/// A server with a certificate of `authority`, which asks for one of `clients` where given.
+async fn server_of(authority: &Authority, params: CertificateParams, clients: Option<&Authority>) -> Server {
+    let acceptor = authority.acceptor(params, clients);
+    Server::start_with(Reply::Write(answer("200 OK", "")), Some(acceptor)).await
 }
 
 fn over_tls(server: &Server, ca: Option<&Authority>, identity: Option<ClientIdentity>) -> Global {
@@ -489,7 +385,7 @@ fn assert_fault(outcome: &Outcome, hint: &str) {
 #[tokio::test]
 async fn a_private_authority_is_trusted_when_it_is_configured_and_only_then() {
     let (own, other) = (Authority::new(), Authority::new());
-    let server = own.server(Authority::for_name("localhost"), None).await;
+    let server = server_of(&own, Authority::for_name("localhost"), None).await;
     assert_eq!(send(&over_tls(&server, Some(&own), None)).await, Outcome::Acknowledged);
     assert_eq!(server.received().len(), 1);
     let wrong = send(&over_tls(&server, Some(&other), None)).await;
@@ -500,7 +396,7 @@ async fn a_private_authority_is_trusted_when_it_is_configured_and_only_then() {
 #[tokio::test]
 async fn the_authorities_of_the_system_do_not_vouch_for_a_private_one() {
     let own = Authority::new();
-    let server = own.server(Authority::for_name("localhost"), None).await;
+    let server = server_of(&own, Authority::for_name("localhost"), None).await;
     match HttpStrategy::new(&over_tls(&server, None, None)) {
         Ok(strategy) => assert_fault(&strategy.send(&payload()).await, "certificate"),
         // A machine without any trusted certificate.
@@ -512,18 +408,18 @@ async fn the_authorities_of_the_system_do_not_vouch_for_a_private_one() {
 #[tokio::test]
 async fn a_certificate_for_another_name_or_out_of_date_is_refused_with_what_to_look_at() {
     let own = Authority::new();
-    let other_name = own.server(Authority::for_name("other.example"), None).await;
+    let other_name = server_of(&own, Authority::for_name("other.example"), None).await;
     assert_fault(&send(&over_tls(&other_name, Some(&own), None)).await, "check the host in end_point");
     let mut params = Authority::for_name("localhost");
     params.not_after = rcgen::date_time_ymd(2020, 1, 1);
-    let expired = own.server(params, None).await;
+    let expired = server_of(&own, params, None).await;
     assert_fault(&send(&over_tls(&expired, Some(&own), None)).await, "has expired");
 }
 
 #[tokio::test]
 async fn a_client_certificate_is_shown_where_it_is_asked_for() {
     let (own, clients, strangers) = (Authority::new(), Authority::new(), Authority::new());
-    let server = own.server(Authority::for_name("localhost"), Some(&clients)).await;
+    let server = server_of(&own, Authority::for_name("localhost"), Some(&clients)).await;
     let (identity, ..) = clients.issue(Authority::for_name("agent"));
     assert_eq!(send(&over_tls(&server, Some(&own), Some(identity))).await, Outcome::Acknowledged);
     let missing = send(&over_tls(&server, Some(&own), None)).await;

@@ -12,7 +12,7 @@ const REDACTED: &str = "(secret)";
 const SECRET_BYTES_MIN: usize = 4;
 
 /// Replaces everything that a configuration holds secret.
-pub(super) struct Redactor {
+pub(in crate::send) struct Redactor {
     /// Longest first, so that no part of a secret is left where one holds another.
     secrets: Vec<String>,
 }
@@ -20,7 +20,7 @@ pub(super) struct Redactor {
 impl Redactor {
     /// A redactor for the secrets of `global`: credentials in every form they are sent in, and configured header
     /// values and the query of the URL, among which there are often keys.
-    pub(super) fn new(global: &Global, authorization: Option<&HeaderValue>) -> Self {
+    pub(in crate::send) fn new(global: &Global, authorization: Option<&HeaderValue>) -> Self {
         let mut secrets: Vec<String> =
             global.headers.iter().map(|(_, value)| value.reveal().to_owned()).collect();
         match &global.auth {
@@ -44,7 +44,7 @@ impl Redactor {
     }
 
     /// `text` without secrets.
-    pub(super) fn clean(&self, mut text: String) -> String {
+    pub(in crate::send) fn clean(&self, mut text: String) -> String {
         for secret in &self.secrets {
             if text.contains(secret) {
                 text = text.replace(secret, REDACTED);

@@ -16,7 +16,7 @@ use crate::send::Outcome;
 /// The outcome of a request that got no answer.
 ///
 /// TLS failures are the endpoint's or the operator's fault; everything else on the way to the server may pass.
-pub(super) fn outcome_of(error: reqwest::Error, timeout: Duration, redactor: &Redactor) -> Outcome {
+pub(in crate::send) fn outcome_of(error: reqwest::Error, timeout: Duration, redactor: &Redactor) -> Outcome {
     // The URL may carry a key in its query.
     let error = error.without_url();
     if let Some(hint) = tls_error(&error).and_then(tls_hint) {
@@ -103,7 +103,7 @@ fn tls_hint(error: &rustls::Error) -> Option<&'static str> {
 }
 
 /// A status that is neither an acknowledgement nor about the content nor about the moment.
-pub(super) fn status_reason(status: StatusCode, compression: Compression) -> String {
+pub(in crate::send) fn status_reason(status: StatusCode, compression: Compression) -> String {
     let hint = match status.as_u16() {
         401 | 403 => "check [global.auth] and what the server allows this agent",
         407 => "a proxy on the way asks for credentials: let the agent past it",
@@ -119,7 +119,7 @@ pub(super) fn status_reason(status: StatusCode, compression: Compression) -> Str
 }
 
 /// A redirect, which would turn the POST into a GET or lead the content elsewhere.
-pub(super) fn redirect_reason(
+pub(in crate::send) fn redirect_reason(
     status: StatusCode,
     location: Option<&HeaderValue>,
     from: &Url,

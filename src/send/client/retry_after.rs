@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveDateTime};
 use crate::event::Timestamp;
 
 /// The longest wait that a server can ask for: a wrong clock there must not silence the agent here.
-const WAIT_MAX: Duration = Duration::from_secs(3600);
+pub(in crate::send) const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// How long to wait from `now`, at most an hour; `None` where the value is not one that the standard knows.
 pub(super) fn parse(value: &str, now: Timestamp) -> Option<Duration> {
