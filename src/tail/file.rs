@@ -345,10 +345,12 @@ pub(super) struct FollowedFile {
     pub at_end: bool,
     /// The older generation that has to be read to its end before.
     pub waits_for: Option<FileKey>,
+    /// The older generation, whose writer may still add to it until then.
+    pub comes_after: Option<Box<(FileKey, Instant)>>,
     /// The newer generation that waits for this one.
     pub successor: Option<FileKey>,
     /// The file that took its name, and that name.
-    pub taken_over: Option<(FileKey, Arc<Path>)>,
+    pub taken_over: Option<Box<(FileKey, Arc<Path>)>>,
     /// It was renamed or deleted and is finished once it has been quiet since then for long enough.
     pub quiet_since: Option<Instant>,
     /// How often it was searched for further away.
@@ -394,6 +396,7 @@ impl FollowedFile {
             queued: false,
             at_end: false,
             waits_for: None,
+            comes_after: None,
             successor: None,
             taken_over: None,
             quiet_since: None,

@@ -361,7 +361,8 @@ impl Follower {
         file.last_read = self.reads;
         file.turns = file.turns.saturating_add(1);
         let rule = Rule { assembler: &source.assembler, end };
-        let is_first_sight = file.progress.head.len == 0;
+        let before = file.progress;
+        let is_first_sight = before.head.len == 0;
         let (progress, buffer, block) = (&mut file.progress, &mut self.buffer, &mut self.block);
         let copy = file.detour.as_mut().and_then(|detour| detour.copy());
         let is_copy = copy.is_some();
@@ -383,6 +384,17 @@ impl Follower {
             }
         };
         file.trouble = None;
+        if !is_copy && matches!(chunk, Chunk::Events { .. }) && file.comes_after.is_some() {
+            let read = std::mem::replace(&mut file.progress, before);
+            if self.roster.yield_to_older(key, now) {
+                self.block = EventBlock::reuse(std::mem::take(&mut self.block).into_buffer());
+                return Ok(());
+            }
+            let Some(file) = self.roster.files.get_mut(&key) else { return Ok(()) };
+            file.progress = read;
+        }
+        let Some(file) = self.roster.files.get_mut(&key) else { return Ok(()) };
+        let Some(source) = self.roster.sources.get(file.source) else { return Ok(()) };
         let (grew, waits, at_end) = match chunk {
             Chunk::Events { start, skips, waits, at_end } => {
                 file.is_recorded = true;

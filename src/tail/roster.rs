@@ -334,12 +334,12 @@ impl Roster {
                 self.put(key, Arc::clone(&path), place, now);
                 self.enqueue(key);
                 if let Some(older) = holder.or(former).filter(|older| self.files.contains_key(older)) {
-                    self.succeed(older, key);
+                    self.succeed(older, key, now);
                     self.successions.push(older);
                     // It may have come to its end before there was anyone to wait for that.
                     self.enqueue(older);
                     if let Some(older) = self.files.get_mut(&older) {
-                        older.taken_over = Some((key, path));
+                        older.taken_over = Some(Box::new((key, path)));
                     }
                 }
             }

@@ -8,21 +8,23 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Roster;
 use super::copies::{is_copy, is_prefix};
+use crate::tail::content::Content as _;
 use crate::tail::detour::Candidate;
 use crate::tail::file::{FileKey, FollowedFile, Origin, Place, ReadBuffer};
 use crate::tail::identity::{self, Stat};
 use crate::tail::names;
 
 /// Writers keep writing to a file that was renamed for about this long.
+const LATE_WRITES: Duration = Duration::from_secs(10);
 const LATE_WRITES_NS: u64 = 10_000_000_000;
 
 impl Roster {
     /// Lets `newer` wait until `older`, and what waits for that already, has been read to its end.
-    pub(super) fn succeed(&mut self, older: FileKey, newer: FileKey) {
+    pub(super) fn succeed(&mut self, older: FileKey, newer: FileKey, now: Instant) {
         // Never in a circle, whatever the births say.
         let mut before = Some(older);
         while let Some(key) = before {
@@ -43,7 +45,32 @@ impl Roster {
         }
         if let Some(file) = self.files.get_mut(&newer) {
             file.waits_for = Some(last);
+            file.comes_after = Some(Box::new((last, now + LATE_WRITES)));
         }
+    }
+
+    /// Whether the generation before a file has grown since it was read, while its writer may still be there: what was added
+    /// to it was written before what the file has by now. Then that one is next, and the file behind it.
+    pub(in crate::tail) fn yield_to_older(&mut self, key: FileKey, now: Instant) -> bool {
+        let after = self.files.get(&key).and_then(|file| file.comes_after.as_deref().copied());
+        let Some((older, until)) = after else {
+            return false;
+        };
+        let has_grown = self.files.get(&older).is_some_and(|older| {
+            let size = older.handle.as_ref().and_then(|handle| handle.size().ok());
+            older.waits_for.is_none() && size.is_some_and(|size| size > older.progress.scanned)
+        });
+        if now >= until || !self.files.contains_key(&older) {
+            if let Some(file) = self.files.get_mut(&key) {
+                file.comes_after = None;
+            }
+            return false;
+        }
+        if has_grown {
+            self.enqueue(older);
+            self.enqueue(key);
+        }
+        has_grown
     }
 
     /// Lets the next generation be read.
@@ -62,7 +89,7 @@ impl Roster {
     /// one, not after that of the newer one, and not while the older one was still being written, as a copy would be.
     pub(super) fn find_generations(&mut self, older: FileKey, buffer: &mut ReadBuffer, now: Instant) {
         let Some(old) = self.files.get(&older) else { return };
-        let Some((newer, once_named)) = old.taken_over.clone() else { return };
+        let Some((newer, once_named)) = old.taken_over.as_deref().cloned() else { return };
         let Some(new) = self.files.get(&newer) else { return };
         let (first, last) = (old.identity.birth_ns, new.identity.birth_ns);
         let (source, written) = (new.source, u64::try_from(old.stamp.modified_ns).unwrap_or(0));
@@ -89,7 +116,7 @@ impl Roster {
             .filter_map(|(path, stat)| self.follow_generation(source, path, &once_named, &stat, now))
             .filter(|key| *key != older && *key != newer)
             .collect();
-        self.line_up(Some(older), generations, newer);
+        self.line_up(Some(older), generations, newer, now);
     }
 
     /// Looks for copies of a file that were made after `copy` while nobody looked: it was copied and truncated several
@@ -129,11 +156,17 @@ impl Roster {
                 file.named = Arc::clone(&file.path);
             }
         }
-        self.line_up(None, generations, key);
+        self.line_up(None, generations, key, now);
     }
 
     /// Lets `newest` wait for the last of the generations, each for the one before, and the first for `older`.
-    fn line_up(&mut self, older: Option<FileKey>, mut generations: Vec<FileKey>, newest: FileKey) {
+    fn line_up(
+        &mut self,
+        older: Option<FileKey>,
+        mut generations: Vec<FileKey>,
+        newest: FileKey,
+        now: Instant,
+    ) {
         let Some(first) = older.or(generations.first().copied()).filter(|_| !generations.is_empty()) else {
             return;
         };
@@ -142,7 +175,7 @@ impl Roster {
             self.stop_waiting(*next);
         }
         for next in generations.into_iter().filter(|next| *next != first) {
-            self.succeed(first, next);
+            self.succeed(first, next, now);
         }
     }
 
