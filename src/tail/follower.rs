@@ -249,9 +249,9 @@ impl Follower {
             }
             let Some(file) = self.roster.files.get(&key) else { continue };
             let Some(quiet_since) = file.quiet_since else { continue };
-            let goes_on = file.goes_on_in.is_some_and(|newer| self.roster.files.contains_key(&newer));
-            let is_quiet = now.saturating_duration_since(quiet_since) >= QUIET && !goes_on;
-            if file.at_end && is_quiet && !file.queued && self.read_rest(key, now, sink)? {
+            let is_quiet = now.saturating_duration_since(quiet_since) >= QUIET;
+            let is_read = file.at_end && !file.queued;
+            if is_read && is_quiet && !self.may_go_on(key, now) && self.read_rest(key, now, sink)? {
                 self.roster.finish(key, &mut self.buffer, now);
             } else {
                 self.roster.finishing.push(key);
@@ -275,6 +275,10 @@ impl Follower {
             if file.trouble.is_some() || !self.open(key, now) {
                 return Ok(false);
             }
+        }
+        let begins_before = self.roster.files.get(&key).is_some_and(|file| file.begins_in.is_some());
+        if begins_before && self.read_joint(key, End::Finished, now, sink)? {
+            return Ok(false);
         }
         self.read_chunk(key, End::Finished, now, sink)?;
         Ok(self.roster.files.get(&key).is_none_or(|file| file.at_end && !file.queued))

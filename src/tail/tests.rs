@@ -35,6 +35,9 @@ impl Recording {
     fn checkpoints(&self) -> Vec<Checkpoint> {
         let mut latest: HashMap<CheckpointKey, Checkpoint> = HashMap::new();
         for draft in &self.drafts {
+            if let Some(before) = &draft.before {
+                latest.insert(before.checkpoint.key(), before.checkpoint.clone());
+            }
             if draft.forget {
                 latest.remove(&draft.checkpoint.key());
             } else {
