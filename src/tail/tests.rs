@@ -69,8 +69,10 @@ struct Rig {
 
 impl Rig {
     fn new(polling: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("host")).unwrap();
         Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir,
             sources: Vec::new(),
             options: TailOptions { polling, max_open_files: 100 },
             follower: None,
@@ -120,8 +122,9 @@ impl Rig {
         self.follower = None;
     }
 
+    /// A path on the host. What is searched for beside its directories stays apart from other tests.
     fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir.path().join("host").join(name)
     }
 
     fn append(&self, name: &str, text: &str) {

@@ -332,7 +332,7 @@ impl Follower {
         let cut = source.assembler.cut(Input { data: &data, before: &joint.before, end }, &mut events);
         let used = cut.used.checked_sub(joint.held.len()).filter(|_| goes_on == Some(true));
         let Some(used) = used else {
-            self.postpone(key, now);
+            self.postpone_copy(key, now);
             return Ok(());
         };
         if self.append_joined(key, key, &joint, (used, events, cut.skips), now, sink)? {
