@@ -52,12 +52,14 @@ pub(super) struct Archive {
     /// Unpacked bytes from `start` on.
     window: Vec<u8>,
     start: u64,
+    /// It could not be unpacked further than the end of the window: it is damaged, or not complete yet.
+    is_broken: bool,
 }
 
 impl Archive {
     pub(super) fn new(handle: OwnedFd) -> Self {
         let file = io::BufReader::with_capacity(SKIP_BYTES, File::from(handle));
-        Self { decoder: MultiGzDecoder::new(file), window: Vec::new(), start: 0 }
+        Self { decoder: MultiGzDecoder::new(file), window: Vec::new(), start: 0, is_broken: false }
     }
 
     /// Unpacks towards `offset`, at most `budget` bytes. Says whether it has come there; an archive that ends before has
@@ -124,9 +126,13 @@ impl Archive {
 impl Content for Archive {
     fn read_at(&mut self, into: &mut [u8], from: u64) -> io::Result<usize> {
         while !self.seek(from, usize::MAX)? {}
-        while self.window.len() < into.len() {
-            if self.unpack(into.len() - self.window.len())? == 0 {
-                break;
+        while self.window.len() < into.len() && !self.is_broken {
+            match self.unpack(into.len() - self.window.len()) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if self.window.is_empty() => return Err(error),
+                // What came before can be read nevertheless.
+                Err(_) => self.is_broken = true,
             }
         }
         let len = if self.start == from { into.len().min(self.window.len()) } else { 0 };
@@ -146,6 +152,13 @@ impl Content for Archive {
 pub(super) enum Copied {
     Plain(OwnedFd),
     Archive(Box<Archive>),
+}
+
+impl Copied {
+    /// Whether it had more that could not be read.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self, Self::Archive(archive) if archive.is_broken)
+    }
 }
 
 impl Content for Copied {
@@ -212,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_archive_fails_and_one_that_is_cut_short_too() {
+    fn what_is_no_archive_fails_and_one_that_is_cut_short_is_told_behind_what_it_has() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"plain text").unwrap();
         file.rewind().unwrap();
@@ -221,6 +234,11 @@ mod tests {
         let mut file = whole.decoder.into_inner().into_inner();
         file.set_len(file.metadata().unwrap().len() / 2).unwrap();
         file.rewind().unwrap();
-        assert!(Archive::new(file.into()).read_at(&mut vec![0; 200_000], 0).is_err());
+        let (mut archive, mut into) = (Archive::new(file.into()), vec![0; 200_000]);
+        let read = archive.read_at(&mut into, 0).unwrap();
+        assert!(read > 0 && read < 100_000 && archive.is_broken, "{read}");
+        assert_eq!(into[..read], bytes(read));
+        assert_eq!(archive.read_at(&mut into, 10).unwrap(), read - 10, "again");
+        assert!(archive.seek(100_000, usize::MAX).is_err());
     }
 }

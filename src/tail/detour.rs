@@ -86,6 +86,19 @@ impl Detour {
         self.open.as_mut().filter(|_| self.is_found).map(|(candidate, copied)| (&*candidate, copied))
     }
 
+    /// Whether it holds a descriptor.
+    pub(super) const fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Closes the copy for the moment, so that others can be opened.
+    pub(super) fn pause(&mut self) {
+        self.is_found = false;
+        if let Some((candidate, _)) = self.open.take() {
+            self.candidates.push_front(candidate);
+        }
+    }
+
     /// Looks at candidates until one proves to be a copy of a file that was read as `progress` says.
     pub(super) fn step(&mut self, progress: &Progress, buffer: &mut ReadBuffer) -> Search {
         if self.is_found {

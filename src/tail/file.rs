@@ -17,7 +17,7 @@ use std::time::Instant;
 use super::assemble::{Assembler, End, Input, Waits};
 use super::content::Content;
 use super::detour::Detour;
-use super::identity::Stamp;
+use super::identity::{self, Stamp};
 use crate::event::{
     Checkpoint, EventBlock, FileIdentity, FileOffset, SkipReason, Skips, SourceName, Witness,
 };
@@ -230,6 +230,16 @@ impl Progress {
         Ok(Self { offset, scanned: offset, head, tail })
     }
 
+    /// As after a read of `held`, the bytes behind the offset; `before` are those that the tail witness covers.
+    pub(super) fn advanced(&self, before: &[u8], held: &[u8]) -> Self {
+        let read = [before, held].concat();
+        let offset = self.offset.saturating_add(held.len() as u64);
+        let is_whole = self.tail_start() == 0 && self.head.len < Witness::MAX_BYTES;
+        let head = if is_whole { Witness::of(&read) } else { self.head };
+        let tail = Witness::of(read.get(read.len().saturating_sub(WITNESS_BYTES)..).unwrap_or_default());
+        Self { offset, scanned: offset, head, tail }
+    }
+
     /// Whether the file still begins as it did.
     pub(super) fn head_agrees(
         &self,
@@ -430,6 +440,17 @@ impl FollowedFile {
         self.stamp.size.max(self.progress.scanned).saturating_sub(self.progress.offset)
     }
 
+    /// Its handle, or, where it is closed for others, one for the moment.
+    pub(super) fn handle(&self) -> Option<Handle<'_>> {
+        if let Some(handle) = &self.handle {
+            return Some(Handle::Kept(handle));
+        }
+        let handle = identity::open(&self.path).ok()?;
+        let stat = identity::stat_handle(&handle).ok()?;
+        let is_it = stat.is_regular() && identity::same_identity(&stat.identity, &self.identity);
+        is_it.then_some(Handle::Opened(handle))
+    }
+
     /// Whether it is open, and could be opened again by its path.
     pub(super) fn may_close(&self) -> bool {
         self.handle.is_some() && matches!(self.place, Place::Matched | Place::Renamed)
@@ -450,6 +471,26 @@ impl FollowedFile {
     /// Where its content is known to have ended before it was truncated. What was added after the last look is unknown.
     pub(super) fn known_end(&self) -> u64 {
         self.shrunk_from.max(self.progress.scanned).max(self.progress.offset)
+    }
+}
+
+/// A handle to look at a file with.
+#[derive(Debug)]
+pub(super) enum Handle<'a> {
+    /// The one that the file is read through.
+    Kept(&'a OwnedFd),
+    /// One for the moment.
+    Opened(OwnedFd),
+}
+
+impl std::ops::Deref for Handle<'_> {
+    type Target = OwnedFd;
+
+    fn deref(&self) -> &OwnedFd {
+        match self {
+            Self::Kept(handle) => handle,
+            Self::Opened(handle) => handle,
+        }
     }
 }
 
@@ -556,6 +597,22 @@ mod tests {
         assert!(rig.progress.head_agrees(&mut &rig.handle, &mut rig.buffer).unwrap());
         rig.file.write_all_at(b"x", 1000).unwrap();
         assert!(!rig.progress.head_agrees(&mut &rig.handle, &mut rig.buffer).unwrap());
+    }
+
+    #[test]
+    fn a_progress_that_is_moved_on_is_as_one_that_was_read() {
+        let content: Vec<u8> = (0..300).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
+        let mut rig = Rig::new(64);
+        rig.append(&content);
+        for (offset, end) in
+            [(0_usize, 7_usize), (7, 500), (0, 1024), (700, 1500), (1024, 2000), (1500, 2500)]
+        {
+            let mut passed =
+                |to| Progress::passed(&mut &rig.handle, &mut rig.buffer, u64::try_from(to).unwrap()).unwrap();
+            let (before, after) = (passed(offset), passed(end));
+            let overlap = &content[offset.saturating_sub(1024)..offset];
+            assert_eq!(before.advanced(overlap, &content[offset..end]), after, "{offset} {end}");
+        }
     }
 
     #[test]

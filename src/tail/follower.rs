@@ -35,6 +35,8 @@ use crate::event::{
 pub(super) const QUIET: Duration = Duration::from_secs(5);
 /// How often files that were renamed or deleted are looked at through their handles.
 const FINISHING_EVERY: Duration = Duration::from_millis(250);
+/// Which part of the files that may be open is for copies of files.
+const COPIES_SHARE: usize = 8;
 /// Most reads in one turn, so that notifications are taken in between.
 const READS_A_TURN: usize = 64;
 /// How often failures that last are mentioned again.
@@ -59,6 +61,10 @@ pub(super) struct Follower {
     block: EventBlock,
     scratch: PathBuf,
     max_open: usize,
+    /// Files whose copies are open, and some whose were.
+    copying: Vec<FileKey>,
+    /// Most copies that are open.
+    max_copies: usize,
     reads: u64,
     finishing_due: Instant,
     /// When to read again what waits in a file, one entry a file.
@@ -76,13 +82,16 @@ impl Follower {
         options: &TailOptions,
         now: Instant,
     ) -> Self {
+        let max_copies = (options.max_open_files / COPIES_SHARE).max(1);
         Self {
             roster: Roster::new(configs, patterns, checkpoints, now),
             watch: Watch::new(options.polling),
             buffer: ReadBuffer::default(),
             block: EventBlock::default(),
             scratch: PathBuf::new(),
-            max_open: options.max_open_files.max(1),
+            max_open: options.max_open_files.saturating_sub(max_copies).max(1),
+            copying: Vec::new(),
+            max_copies,
             reads: 0,
             finishing_due: now,
             timers: BTreeSet::new(),
@@ -249,9 +258,9 @@ impl Follower {
             }
             let Some(file) = self.roster.files.get(&key) else { continue };
             let Some(quiet_since) = file.quiet_since else { continue };
-            let goes_on = file.goes_on_in.is_some_and(|newer| self.roster.files.contains_key(&newer));
-            let is_quiet = now.saturating_duration_since(quiet_since) >= QUIET && !goes_on;
-            if file.at_end && is_quiet && !file.queued && self.read_rest(key, now, sink)? {
+            let is_quiet = now.saturating_duration_since(quiet_since) >= QUIET;
+            let is_read = file.at_end && !file.queued;
+            if is_read && is_quiet && !self.may_go_on(key, now) && self.read_rest(key, now, sink)? {
                 self.roster.finish(key, &mut self.buffer, now);
             } else {
                 self.roster.finishing.push(key);
@@ -275,6 +284,10 @@ impl Follower {
             if file.trouble.is_some() || !self.open(key, now) {
                 return Ok(false);
             }
+        }
+        let begins_before = self.roster.files.get(&key).is_some_and(|file| file.begins_in.is_some());
+        if begins_before && self.read_joint(key, End::Finished, now, sink)? {
+            return Ok(false);
         }
         self.read_chunk(key, End::Finished, now, sink)?;
         Ok(self.roster.files.get(&key).is_none_or(|file| file.at_end && !file.queued))

@@ -453,6 +453,11 @@ impl Roster {
         self.enqueue(key);
     }
 
+    /// There is no copy of a file that was not found: it is looked for once more, or given up when its time has come.
+    pub(super) fn not_found(&mut self, key: FileKey) {
+        self.displaced.push(key);
+    }
+
     /// Looks at a followed file that a look through its source did not come across.
     fn recheck(&mut self, key: FileKey, now: Instant) {
         let Some(file) = self.files.get(&key) else { return };

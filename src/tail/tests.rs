@@ -35,6 +35,9 @@ impl Recording {
     fn checkpoints(&self) -> Vec<Checkpoint> {
         let mut latest: HashMap<CheckpointKey, Checkpoint> = HashMap::new();
         for draft in &self.drafts {
+            if let Some(before) = &draft.before {
+                latest.insert(before.checkpoint.key(), before.checkpoint.clone());
+            }
             if draft.forget {
                 latest.remove(&draft.checkpoint.key());
             } else {
@@ -66,8 +69,10 @@ struct Rig {
 
 impl Rig {
     fn new(polling: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("host")).unwrap();
         Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir,
             sources: Vec::new(),
             options: TailOptions { polling, max_open_files: 100 },
             follower: None,
@@ -117,8 +122,9 @@ impl Rig {
         self.follower = None;
     }
 
+    /// A path on the host. What is searched for beside its directories stays apart from other tests.
     fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir.path().join("host").join(name)
     }
 
     fn append(&self, name: &str, text: &str) {

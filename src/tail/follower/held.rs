@@ -31,20 +31,26 @@ struct Joint {
 
 impl Joint {
     /// Reads what waits behind the offset of a file, in itself or in a copy, and the beginning of the one that goes on with
-    /// it. `None` where nothing waits.
+    /// it. `None` where nothing waits, or an incomplete line: that ends with its file.
+    ///
+    /// The older file is read once and front to back: an archive would have to be unpacked again for what was passed over.
     fn read(
         older: &mut impl Content,
         progress: &Progress,
         mut newer: &OwnedFd,
-        hold_max: usize,
+        assembler: &Assembler,
         buffer: &mut ReadBuffer,
     ) -> Option<Self> {
-        let before = buffer.read(older, progress.tail_start(), usize::from(progress.tail.len)).ok()?.to_vec();
-        let held = buffer.read(older, progress.offset, hold_max).ok()?.to_vec();
-        let end = progress.offset.saturating_add(held.len() as u64);
-        let older = Progress::passed(older, buffer, end).ok()?;
+        let (overlap, hold_max) = (usize::from(progress.tail.len), assembler.hold_max());
+        let bytes = buffer.read(older, progress.tail_start(), overlap.saturating_add(hold_max)).ok()?;
+        let (before, held) = bytes.split_at_checked(overlap)?;
+        if assembler.last_line_start(held) != Some(held.len()) {
+            return None;
+        }
+        let older = progress.advanced(before, held);
+        let (before, held) = (before.to_vec(), held.to_vec());
         let next = buffer.read(&mut newer, 0, READ_BYTES.max(hold_max)).ok()?.to_vec();
-        (!held.is_empty()).then_some(Self { held, before, older, next })
+        Some(Self { held, before, older, next })
     }
 }
 
@@ -67,6 +73,11 @@ impl Follower {
         {
             file.has_timer = true;
             self.timers.insert((since + after, key));
+            // Those of forgotten files may be far from their end.
+            if self.timers.len() > self.roster.files.len() {
+                let files = &self.roster.files;
+                self.timers.retain(|(_, key)| files.contains_key(key));
+            }
         }
     }
 
@@ -104,24 +115,30 @@ impl Follower {
             // It is the other file's to wait.
             return Ok(());
         }
-        let Some(file) = self.roster.files.get(&key) else { return Ok(()) };
-        if file.handle.is_none() && !self.open(key, now) {
-            return Ok(());
-        }
-        let Some(file) = self.roster.files.get(&key) else { return Ok(()) };
-        let has_grown = file
-            .handle
-            .as_ref()
-            .and_then(|handle| handle.size().ok())
-            .is_some_and(|size| size != file.progress.scanned);
-        if has_grown || file.queued {
+        if !self.has_kept_its_size(key, now) {
+            if let Some(file) = self.roster.files.get_mut(&key) {
+                // Its time begins again with the next read, which comes as soon as it can.
+                file.held_since = None;
+            }
             self.roster.enqueue(key);
             return Ok(());
         }
-        if file.begins_in.is_some() {
+        if self.roster.files.get(&key).is_some_and(|file| file.begins_in.is_some()) {
             return self.read_joint(key, end, now, sink).map(|_| ());
         }
         self.read_chunk(key, end, now, sink)
+    }
+
+    /// Whether a file can be read and has just the size that it had when it was last read.
+    fn has_kept_its_size(&mut self, key: FileKey, now: Instant) -> bool {
+        let Some(file) = self.roster.files.get(&key) else { return false };
+        if file.detour.is_some() || file.handle.is_none() && !self.open(key, now) {
+            return false;
+        }
+        self.roster.files.get(&key).is_some_and(|file| {
+            let size = file.handle.as_ref().and_then(|handle| handle.size().ok());
+            size == Some(file.progress.scanned)
+        })
     }
 
     fn rearm(&mut self, key: FileKey, now: Instant) -> Result<(), SinkClosed> {
@@ -150,6 +167,21 @@ impl Follower {
         }
     }
 
+    /// Whether the last event of a file that is read to its end may go on in the file that took its name. Where that has
+    /// not begun in time, nobody waits for it any longer.
+    pub(super) fn may_go_on(&mut self, key: FileKey, now: Instant) -> bool {
+        let Some(file) = self.roster.files.get(&key) else { return false };
+        let Some(newer) = file.goes_on_in else { return false };
+        let since = file.held_since;
+        let timeout = self.assembler_of(key).and_then(Assembler::group_timeout).unwrap_or_default();
+        let is_in_time = since.is_some_and(|since| now.saturating_duration_since(since) < timeout);
+        if is_in_time || self.is_joined(key, newer) {
+            return true;
+        }
+        self.end_joint(key, newer);
+        false
+    }
+
     /// Whether the event that is open at the end of `older` is known to go on in `newer`.
     fn is_joined(&mut self, older: FileKey, newer: FileKey) -> bool {
         let Some(joint) = self.joint(older, newer) else { return false };
@@ -175,6 +207,10 @@ impl Follower {
         };
         let Some(assembler) = self.assembler_of(key) else { return Ok(false) };
         match assembler.goes_on(&joint.held, &joint.next) {
+            None if end == End::Finished => {
+                self.end_joint(older, key);
+                Ok(false)
+            }
             None => {
                 self.mark_at_end(key, joint.next.len(), now);
                 Ok(true)
@@ -260,14 +296,13 @@ impl Follower {
     /// Reads both ends; `None` where there is nothing any more that could go on.
     fn joint(&mut self, older: FileKey, newer: FileKey) -> Option<Joint> {
         let file = self.roster.files.get(&older)?;
-        let hold_max = self.roster.sources.get(file.source)?.assembler.hold_max();
-        let mut handle = file.handle.as_ref()?;
-        let progress = file.progress;
-        if !progress.tail_agrees(&mut handle, &mut self.buffer).ok()? {
+        let assembler = &self.roster.sources.get(file.source)?.assembler;
+        let (handle, progress) = (file.handle()?, file.progress);
+        if !progress.tail_agrees(&mut &*handle, &mut self.buffer).ok()? {
             return None;
         }
-        let file = self.roster.files.get(&newer).filter(|file| file.progress.offset == 0)?;
-        Joint::read(&mut handle, &progress, file.handle.as_ref()?, hold_max, &mut self.buffer)
+        let newer = self.roster.files.get(&newer).filter(|file| file.progress.offset == 0)?.handle()?;
+        Joint::read(&mut &*handle, &progress, &newer, assembler, &mut self.buffer)
     }
 
     /// The copy of a file was read to its end, where an event is open: the file, which was truncated, may begin with what
@@ -297,27 +332,33 @@ impl Follower {
         let cut = source.assembler.cut(Input { data: &data, before: &joint.before, end }, &mut events);
         let used = cut.used.checked_sub(joint.held.len()).filter(|_| goes_on == Some(true));
         let Some(used) = used else {
-            self.postpone(key, now);
+            self.postpone_copy(key, now);
             return Ok(());
         };
         if self.append_joined(key, key, &joint, (used, events, cut.skips), now, sink)? {
-            let progress = self.roster.files.get(&key).map(|file| file.progress);
+            let Some(file) = self.roster.files.get_mut(&key) else { return Ok(()) };
+            let progress = std::mem::replace(&mut file.progress, joint.older);
             self.end_detour(key, true, now);
-            if let (Some(file), Some(progress)) = (self.roster.files.get_mut(&key), progress) {
+            if let Some(file) = self.roster.files.get_mut(&key) {
                 file.progress = progress;
             }
         }
         Ok(())
     }
 
-    /// What waits at the end of the copy of a file, and what the file begins with.
+    /// What waits at the end of the copy of a file, and what the file begins with. `None` also where the file had more than
+    /// its copy: what goes on there does not go on with this.
     fn joint_with_copy(&mut self, key: FileKey) -> Option<Joint> {
         let file = self.roster.files.get_mut(&key)?;
-        let hold_max = self.roster.sources.get(file.source)?.assembler.hold_max();
-        let progress = file.progress;
-        let handle = file.handle.as_ref()?;
-        let (_, copy) = file.detour.as_mut().filter(|detour| detour.then == Then::StartOver)?.copy()?;
-        Joint::read(copy, &progress, handle, hold_max, &mut self.buffer)
+        let assembler = &self.roster.sources.get(file.source)?.assembler;
+        let (progress, end) = (file.progress, file.known_end());
+        let mut detour = file.detour.take();
+        let joint = detour.as_mut().filter(|detour| detour.then == Then::StartOver).and_then(|detour| {
+            let (_, copy) = detour.copy()?;
+            Joint::read(copy, &progress, &*file.handle()?, assembler, &mut self.buffer)
+        });
+        file.detour = detour;
+        joint.filter(|joint| joint.older.offset >= end)
     }
 
     fn end_joint(&mut self, older: FileKey, newer: FileKey) {

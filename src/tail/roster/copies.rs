@@ -25,6 +25,8 @@ use crate::tail::names;
 const UNRELATED_MAX: usize = 256;
 /// ... and only where so many bytes of its beginning agree.
 const UNRELATED_HEAD_MIN: u16 = 256;
+/// A file that is shorter and begins as another one is a copy only if that is truncated: two writers begin alike.
+const UNTRUNCATED_MIN: u64 = 256;
 /// Most entries of a directory that are considered.
 const ENTRIES_MAX: usize = 100_000;
 /// Most candidates of one search.
@@ -75,14 +77,19 @@ impl Roster {
         let compared = self.compare(key, original, buffer);
         let compared = compared.unwrap_or_else(|error| {
             tracing::debug!(path = %self.path_of(key).display(), %error, "a possible copy cannot be compared");
-            Compared::Other
+            Compared::Gone
         });
         tracing::debug!(
             path = %self.path_of(key).display(), original = %self.path_of(original).display(), ?compared,
             "a file with a rotated name was compared with what it may be a copy of"
         );
         match compared {
-            Compared::Other => self.release(key),
+            Compared::Gone => self.release(key),
+            Compared::Other => {
+                // If it seemed to be a copy, it only began alike.
+                self.unseen(key);
+                self.release(key)
+            }
             Compared::Empty => Verdict::Leave,
             Compared::Undecided => {
                 self.enqueue(original);
@@ -97,12 +104,16 @@ impl Roster {
                 file.at_end = true;
                 let since = if has_grown { now } else { file.copied_since.unwrap_or(now) };
                 file.copied_since = Some(since);
-                if now.saturating_duration_since(since) >= crate::tail::follower::QUIET {
-                    // Nobody adds to it any more.
-                    self.release(key);
-                    return Verdict::Leave;
+                if now.saturating_duration_since(since) < crate::tail::follower::QUIET {
+                    return Verdict::Wait;
                 }
-                Verdict::Wait
+                // Nobody adds to it any more, or truncates what it would be a copy of.
+                if progress.offset < UNTRUNCATED_MIN {
+                    self.unseen(key);
+                    return self.release(key);
+                }
+                self.release(key);
+                Verdict::Leave
             }
         }
     }
@@ -112,6 +123,25 @@ impl Roster {
         self.set_origin(key, Origin::Own);
         self.record_copied(key);
         Verdict::Read
+    }
+
+    /// Lets a file that is alike so far begin at its start.
+    fn unseen(&mut self, key: FileKey) {
+        if let Some(file) = self.files.get_mut(&key) {
+            file.progress = Progress::default();
+            file.at_end = false;
+        }
+    }
+
+    /// A file is about to be read from its start: what was a copy of it when it was last compared is a copy for good.
+    pub(in crate::tail) fn release_copies_of(&mut self, original: FileKey) {
+        let is_copy = |file: &FollowedFile| file.origin == Origin::CopyOf(original) && !file.is_recorded;
+        let copies: Vec<FileKey> =
+            self.files.iter().filter(|(_, file)| is_copy(file)).map(|(key, _)| *key).collect();
+        for copy in copies {
+            self.release(copy);
+            self.enqueue(copy);
+        }
     }
 
     fn set_origin(&mut self, key: FileKey, origin: Origin) {
@@ -129,6 +159,7 @@ impl Roster {
             return;
         }
         file.is_recorded = true;
+        file.skip_content = None;
         let mut draft = note(file.checkpoint(&source.name), false);
         draft.start = crate::event::FileOffset(0);
         draft.skips = Skips::of(SkipReason::Copy, file.progress.offset);
@@ -149,8 +180,10 @@ impl Roster {
         }
         let source = self.sources.get(file.source)?;
         let (dir, name) = (file.path.parent()?, file.path.file_name()?);
-        let originals =
-            names::bases(name).into_iter().filter_map(|base| source.by_path.get(&*dir.join(base)));
+        let originals = names::bases(name).into_iter().filter_map(|base| {
+            let path = dir.join(base);
+            source.by_path.get(&*path).or_else(|| source.former.get(&*path))
+        });
         originals.copied().filter(|holder| *holder != key).find_map(|holder| self.oldest_before(holder, key))
     }
 
@@ -173,11 +206,12 @@ impl Roster {
         let Some(handle) = &file.handle else { return Ok(Compared::Other) };
         let mut copy = handle;
         let size = identity::stat_handle(handle)?.stamp.size;
-        let Some(opened) = open_original(original) else { return Ok(Compared::Other) };
-        let mut whole = match &opened {
-            Opened::Own(handle) => handle,
-            Opened::Followed(handle) => *handle,
-        };
+        if original.detour.is_some() {
+            // It may be the copy that is read at the moment.
+            return Ok(Compared::Undecided);
+        }
+        let Some(opened) = original.handle() else { return Ok(Compared::Gone) };
+        let mut whole = &*opened;
         let original_size = identity::stat_handle(whole)?.stamp.size;
         if size == 0 {
             return Ok(Compared::Empty);
@@ -186,7 +220,7 @@ impl Roster {
         if progress.head.len == 0 {
             // Nothing was read of it that could be compared. It is about to be, or there is nothing.
             let is_unread = original_size > 0 && original.trouble.is_none() && !original.at_end;
-            return Ok(if is_unread { Compared::Undecided } else { Compared::Other });
+            return Ok(if is_unread { Compared::Undecided } else { Compared::Gone });
         }
         let is_intact = original_size >= progress.offset
             && progress.head_agrees(&mut whole, buffer)?
@@ -338,6 +372,8 @@ impl Roster {
 enum Compared {
     /// It is another file.
     Other,
+    /// There is nothing any more to compare it with.
+    Gone,
     /// It has nothing yet.
     Empty,
     /// It cannot be told before the original was read further.
@@ -353,12 +389,6 @@ struct Found {
     is_related: bool,
 }
 
-/// A file that is compared with.
-enum Opened<'a> {
-    Followed(&'a OwnedFd),
-    Own(OwnedFd),
-}
-
 /// Where a candidate is by now.
 fn current_path(candidate: &Candidate) -> Option<PathBuf> {
     let is_it = |stat: &Stat| identity::same_identity(&stat.identity, &candidate.identity);
@@ -367,15 +397,6 @@ fn current_path(candidate: &Candidate) -> Option<PathBuf> {
     }
     let entries = identity::find_entries(candidate.path.parent()?, |ino, _| ino == candidate.identity.ino);
     entries.into_iter().find(|(_, stat)| is_it(stat)).map(|(path, _)| path)
-}
-
-fn open_original(file: &FollowedFile) -> Option<Opened<'_>> {
-    if let Some(handle) = &file.handle {
-        return Some(Opened::Followed(handle));
-    }
-    let handle = identity::open(&file.path).ok()?;
-    let stat = identity::stat_handle(&handle).ok()?;
-    identity::same_identity(&stat.identity, &file.identity).then_some(Opened::Own(handle))
 }
 
 /// Whether a file that ends before the offset begins as `file` did: at least as far as is known of that.

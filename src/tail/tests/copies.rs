@@ -298,3 +298,208 @@ fn a_file_that_was_not_written_to_for_too_long_is_skipped_until_it_is() {
     rig.settle();
     assert_eq!(rig.lines(), ["new before", "old after"]);
 }
+
+#[test]
+fn copies_of_many_files_are_read_with_few_descriptors() {
+    let mut rig = Rig::new(false).source("app", "*.log");
+    rig.options.max_open_files = 4;
+    rig.start();
+    let mut expected = Vec::new();
+    for number in 0..12 {
+        let first = block(&format!("first {number}"), 50);
+        rig.append(&format!("{number}.log"), &first);
+        expected.extend(lines(&first));
+    }
+    rig.settle();
+    rig.stop();
+    for number in 0..12 {
+        let (second, third) =
+            (block(&format!("second {number}"), 40_000), block(&format!("third {number}"), 20));
+        rig.append(&format!("{number}.log"), &second);
+        rig.copytruncate(&format!("{number}.log"), &format!("{number}.log.1"), |_| {});
+        rig.append(&format!("{number}.log"), &third);
+        expected.extend(lines(&second).into_iter().chain(lines(&third)));
+    }
+    let patterns = vec![Pattern::new(&rig.sources[0].log_path).unwrap()];
+    let follower = Follower::new(&rig.sources, patterns, rig.sink.checkpoints(), &rig.options, rig.now);
+    rig.follower = Some(follower);
+    for _ in 0..100 {
+        rig.turn();
+        assert!(rig.open_files() <= 4, "{}", rig.open_files());
+    }
+    rig.pass(QUIET * 3);
+    let mut found = rig.lines();
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert!(found == expected, "{} of {} lines", found.len(), expected.len());
+}
+
+#[test]
+fn a_file_that_was_copied_inside_the_glob_and_deleted_is_delivered_once() {
+    both_ways(|polling| {
+        for is_down in [false, true] {
+            let mut rig = Rig::following("app.log*", polling);
+            let (first, second) = (block("first", 50), block("second", 50));
+            rig.append("app.log", &first);
+            rig.settle();
+            if is_down {
+                rig.stop();
+            }
+            rig.append("app.log", &second);
+            fs::copy(rig.path("app.log"), rig.path("app.log.1")).unwrap();
+            rig.remove("app.log");
+            if is_down {
+                rig.start();
+            }
+            rig.pass(QUIET * 3);
+            assert_eq!(rig.lines(), lines(&format!("{first}{second}")), "{is_down}");
+            rig.stop();
+            rig.start();
+            rig.pass(QUIET * 3);
+            assert_eq!(rig.lines().len(), 100, "{is_down}");
+        }
+    });
+}
+
+#[test]
+fn a_file_whose_inode_was_reused_and_of_which_there_is_no_copy_is_forgotten() {
+    let mut rig = Rig::following("app.log", false);
+    rig.append("app.log", &block("first", 50));
+    rig.settle();
+    rig.stop();
+    for draft in &mut rig.sink.drafts {
+        draft.checkpoint.identity.birth_ns -= 1;
+    }
+    rig.append("old", &block("other", 50));
+    rig.compress("old", "app.log.1.gz");
+    rig.start();
+    rig.pass(QUIET * 3);
+    assert_eq!(rig.sink.checkpoints().len(), 1, "{:?}", rig.sink.checkpoints());
+}
+
+#[test]
+fn a_file_that_begins_as_another_one_and_goes_on_otherwise_loses_nothing() {
+    both_ways(|polling| {
+        for wait in [Duration::ZERO, QUIET / 2, QUIET * 2] {
+            let mut rig = Rig::following("worker*.log", polling);
+            rig.append("worker.log", "starting\nfirst worker\n");
+            rig.settle();
+            rig.append("worker-1.log", "starting\n");
+            rig.settle();
+            rig.pass(wait);
+            rig.append("worker-1.log", "second worker\n");
+            rig.pass(QUIET * 3);
+            assert_eq!(rig.lines(), ["starting", "first worker", "starting", "second worker"], "{wait:?}");
+        }
+    });
+}
+
+#[test]
+fn a_later_copy_that_begins_alike_and_is_shorter_is_read() {
+    for pattern in ["app.log", "app.log*"] {
+        let mut rig = Rig::following(pattern, false);
+        let banner = block("banner", 200);
+        let (first, second, third) = (block("first", 300), block("second", 50), block("third", 10));
+        rig.append("app.log", &format!("{banner}{first}"));
+        rig.settle();
+        rig.stop();
+        rig.append("app.log", "rest\n");
+        rig.copytruncate("app.log", "app.log.2", |_| {});
+        // Births are told apart by the file system's clock, which ticks every few milliseconds.
+        std::thread::sleep(Duration::from_millis(12));
+        rig.append("app.log", &format!("{banner}{second}"));
+        rig.copytruncate("app.log", "app.log.1", |_| {});
+        rig.append("app.log", &format!("{banner}{third}"));
+        rig.start();
+        rig.pass(QUIET * 3);
+        let expected = format!("{banner}{first}rest\n{banner}{second}{banner}{third}");
+        assert_eq!(rig.lines(), lines(&expected), "{pattern}");
+    }
+}
+
+#[test]
+fn a_file_that_comes_back_while_its_copy_is_read_goes_on() {
+    let mut rig = Rig::following("app.log", false);
+    let (first, second) = (block("first", 50), block("second", 100_000));
+    rig.append("app.log", &first);
+    rig.settle();
+    rig.stop();
+    rig.append("app.log", &second);
+    fs::copy(rig.path("app.log"), rig.path("app.log.1")).unwrap();
+    let aside = tempfile::tempdir_in(rig.dir.path().parent().unwrap()).unwrap();
+    fs::create_dir(aside.path().join("deep")).unwrap();
+    let aside_path = aside.path().join("deep/app.log");
+    fs::rename(rig.path("app.log"), &aside_path).unwrap();
+    let patterns = vec![Pattern::new(&rig.sources[0].log_path).unwrap()];
+    let follower = Follower::new(&rig.sources, patterns, rig.sink.checkpoints(), &rig.options, rig.now);
+    rig.follower = Some(follower);
+    let drafts = rig.sink.drafts.len();
+    while rig.sink.drafts.len() < drafts + 2 {
+        rig.turn();
+    }
+    fs::rename(&aside_path, rig.path("app.log")).unwrap();
+    rig.append("app.log", "after\n");
+    rig.pass(QUIET * 3);
+    assert_eq!(rig.lines(), lines(&format!("{first}{second}after\n")));
+}
+
+#[test]
+fn what_can_be_unpacked_of_a_damaged_archive_is_read() {
+    let mut rig = Rig::following("app.log", false);
+    let (first, second) = (block("first", 50), block("second", 1000));
+    rig.append("app.log", &first);
+    rig.settle();
+    rig.stop();
+    rig.append("app.log", &second);
+    rig.copytruncate("app.log", "app.log.1", |_| {});
+    let file = File::create(rig.path("app.log.1.gz")).unwrap();
+    let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    encoder.write_all(&fs::read(rig.path("app.log.1")).unwrap()).unwrap();
+    let file = encoder.finish().unwrap();
+    file.set_len(file.metadata().unwrap().len() * 3 / 4).unwrap();
+    rig.remove("app.log.1");
+    rig.append("app.log", "after\n");
+    rig.start();
+    rig.pass(QUIET * 3);
+    let mut found = rig.lines();
+    assert_eq!(found.pop().as_deref(), Some("after"));
+    let (all, torn) = (lines(&format!("{first}{second}")), found.pop().unwrap());
+    assert!(found.len() > 500 && all[found.len()].starts_with(&torn), "{} {torn}", found.len());
+    assert!(found == all[..found.len()]);
+}
+
+#[test]
+fn what_a_copy_does_not_have_of_a_truncated_file_is_counted_as_lost() {
+    let mut rig = Rig::new(false).source("app", "app.log");
+    let (first, between) = (block("first", 100_000), block("between", 1000));
+    rig.append("app.log", &first);
+    fs::copy(rig.path("app.log"), rig.path("app.log.1")).unwrap();
+    rig.append("app.log", &between);
+    let patterns = vec![Pattern::new(&rig.sources[0].log_path).unwrap()];
+    rig.follower = Some(Follower::new(&rig.sources, patterns, Vec::new(), &rig.options, rig.now));
+    rig.turn();
+    rig.turn();
+    File::options().write(true).open(rig.path("app.log")).unwrap().set_len(0).unwrap();
+    rig.append("app.log", "after\n");
+    rig.pass(SAFETY_LOOK * 2);
+    assert_eq!(rig.lines(), lines(&format!("{first}after\n")));
+    assert_eq!(rig.skipped(SkipReason::Truncated), between.len() as u64);
+}
+
+#[test]
+fn a_copy_that_is_there_when_a_source_starts_at_the_end_is_accounted_for_once() {
+    let rig = Rig::new(false).source("app", "app.log*").starting_at_end();
+    let content = block("line", 100);
+    rig.append("app.log", &content);
+    rig.append("app.log.1", &content);
+    let mut rig = rig.started();
+    rig.pass(QUIET * 3);
+    rig.append("app.log.1", "one\n");
+    rig.append("app.log", "two\n");
+    rig.pass(QUIET * 3);
+    let mut found = rig.lines();
+    found.sort_unstable();
+    assert_eq!(found, ["one", "two"]);
+    let skipped = rig.skipped(SkipReason::Copy) + rig.skipped(SkipReason::StartAtEnd);
+    assert_eq!(skipped, 2 * content.len() as u64);
+}

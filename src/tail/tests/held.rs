@@ -223,3 +223,113 @@ fn a_last_line_without_newline_is_delivered_after_the_partial_timeout_and_marked
         rig.assert_no_gaps();
     });
 }
+
+#[test]
+fn a_group_ends_in_time_whatever_else_its_file_is_looked_at_for() {
+    let mut rig = rig("app.log", &indented(), false);
+    rig.append("app.log", "one\n two\n");
+    rig.settle();
+    // Its permissions change in the moment in which its time is over.
+    rig.now += TIMEOUT;
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(rig.path("app.log"), fs::Permissions::from_mode(0o640)).unwrap();
+    rig.settle();
+    rig.pass(TIMEOUT * 2);
+    assert_eq!(rig.lines(), ["one\n two"]);
+}
+
+#[test]
+fn groups_end_in_time_where_more_files_than_may_be_open_have_one() {
+    both_ways(|polling| {
+        let mut rig = Rig::new(polling).source("app", "*.log");
+        rig.sources[0].lines = indented();
+        rig.options.max_open_files = 2;
+        rig.start();
+        for number in 0..20 {
+            rig.append(&format!("{number}.log"), "one\n two\n");
+        }
+        rig.settle();
+        rig.pass(TIMEOUT * 4);
+        assert_eq!(rig.lines(), ["one\n two"; 20]);
+    });
+}
+
+#[test]
+fn a_rotated_file_is_finished_although_its_successor_stays_empty() {
+    both_ways(|polling| {
+        let mut rig = rig("app.log", &indented(), polling);
+        rig.append("app.log", "one\n two\nrest");
+        rig.settle();
+        rig.rename("app.log", "app.log.1");
+        rig.append("app.log", "");
+        rig.pass(TIMEOUT * 2 + QUIET * 2);
+        assert_eq!(rig.lines(), ["one\n two", "rest"]);
+        assert_eq!(rig.open_files(), 1, "the handle of the renamed file is released");
+        rig.append("app.log", "three\n");
+        rig.pass(TIMEOUT * 2);
+        assert_eq!(rig.lines()[2..], ["three"]);
+        rig.assert_no_gaps();
+    });
+}
+
+#[test]
+fn a_partial_record_that_goes_on_in_a_file_that_is_rotated_too_is_not_held_for_ever() {
+    both_ways(|polling| {
+        let rules = LineRules { format: crate::config::LineFormat::Cri, ..LineRules::default() };
+        let mut rig = rig("app.log", &rules, polling);
+        let record = |tag: &str, text: &str| format!("2024-01-15T10:30:00Z stdout {tag} {text}\n");
+        rig.append("app.log", &record("P", "one "));
+        rig.settle();
+        rig.rename("app.log", "app.log.1");
+        rig.append("app.log", &record("P", "two "));
+        rig.settle();
+        rig.rename("app.log", "app.log.2");
+        rig.append("app.log", &record("F", "three"));
+        rig.pass(QUIET * 6);
+        assert_eq!(rig.lines().concat(), "one two three");
+        assert_eq!(rig.open_files(), 1);
+        rig.assert_no_gaps();
+    });
+}
+
+#[test]
+fn a_group_that_goes_on_is_not_torn_where_few_files_may_be_open() {
+    both_ways(|polling| {
+        let mut rig = Rig::new(polling).source("app", "*.log");
+        rig.sources[0].lines = indented();
+        rig.options.max_open_files = 1;
+        rig.start();
+        rig.append("app.log", "one\n two\n");
+        rig.settle();
+        rig.rename("app.log", "app.log.1");
+        rig.append("app.log", " three\n");
+        rig.settle();
+        rig.append("other.log", "other\nother\n");
+        rig.settle();
+        rig.append("app.log", " four\nfive\n");
+        rig.pass(TIMEOUT * 3);
+        let mut lines = rig.lines();
+        lines.sort_unstable();
+        assert_eq!(lines, ["five", "one\n two\n three\n four", "other", "other"]);
+        rig.assert_no_gaps();
+    });
+}
+
+#[test]
+fn a_line_that_is_not_complete_is_not_joined_with_the_first_of_the_next_file() {
+    both_ways(|polling| {
+        let mut rig = rig("app.log", &indented(), polling);
+        rig.append("app.log", "one\n tw");
+        rig.settle();
+        rig.rename("app.log", "app.log.1");
+        rig.append("app.log", " three\nfour\n");
+        rig.settle();
+        rig.append("app.log.1", "o\n");
+        rig.pass(TIMEOUT * 2 + QUIET * 2);
+        let mut lines = rig.lines();
+        lines.sort_unstable();
+        println!("{lines:?}");
+        assert!(!lines.concat().contains("tw three"), "{lines:?}");
+        rig.assert_no_gaps();
+    });
+}
