@@ -84,6 +84,16 @@ mod tests {
     }
 
     #[test]
+    fn the_frames_of_the_documentation_are_batches() {
+        let documentation = include_str!("../../docs/strategies.md");
+        let frames: Vec<_> = documentation.lines().filter_map(|line| line.strip_prefix("→ ")).collect();
+        assert_eq!(frames.len(), 4);
+        for frame in frames {
+            parse(frame.as_bytes(), LIMIT).unwrap();
+        }
+    }
+
+    #[test]
     fn a_frame_that_is_no_batch_is_refused_under_its_key_where_it_has_one() {
         assert_eq!(refused("{").0, None);
         assert_eq!(refused("[]").0, None);

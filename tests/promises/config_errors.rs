@@ -3,6 +3,7 @@
 
 mod check;
 mod tailing;
+mod transport;
 
 use std::fs;
 use std::io::ErrorKind;

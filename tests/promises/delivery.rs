@@ -3,6 +3,8 @@
 mod payload;
 mod refusals;
 mod secure;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,8 +29,14 @@ fn quick<'a>(scene: &'a Scene, url: String) -> ConfigBuilder<'a> {
 }
 
 /// Breaks the server with `fault` while lines are written, mends it, and expects every line once.
-fn survives(scene: &Scene, proxy: &mut FaultProxy, collector: &Collector, faults: &[Fault]) {
-    quick(scene, proxy.url()).write();
+fn survives(
+    scene: &Scene,
+    proxy: &mut FaultProxy,
+    collector: &Collector,
+    faults: &[Fault],
+    config: ConfigBuilder<'_>,
+) {
+    config.write();
     let mut writer = Writer::new(scene, "app", "logs/app.log");
     let agent = Agent::start(scene);
     for fault in faults {
@@ -53,7 +61,8 @@ fn errors_resets_and_garbage_are_tried_again_until_every_line_is_stored_once() {
     let statuses = [408, 425, 429, 500, 502, 503, 504];
     let mut faults: Vec<Fault> = statuses.into_iter().map(Fault::Status).collect();
     faults.extend([Fault::Reset, Fault::Garbage, Fault::LoseReply, Fault::CutReply, Fault::CloseAfter]);
-    survives(&scene, &mut proxy, &collector, &faults);
+    let config = quick(&scene, proxy.url());
+    survives(&scene, &mut proxy, &collector, &faults, config);
 }
 
 #[test]
@@ -61,7 +70,9 @@ fn a_server_that_hangs_or_answers_a_byte_a_second_is_given_up_on_and_tried_again
     let scene = Scene::new("a_server_that_hangs_or_answers_a_byte_a_second_is_given_up_on_and_tried_again");
     let collector = Collector::start(&scene);
     let mut proxy = FaultProxy::before(&collector);
-    survives(&scene, &mut proxy, &collector, &[Fault::Hang, Fault::HangAfterForward, Fault::Trickle]);
+    let config = quick(&scene, proxy.url());
+    let faults = [Fault::Hang, Fault::HangAfterForward, Fault::Trickle];
+    survives(&scene, &mut proxy, &collector, &faults, config);
 }
 
 #[test]

@@ -131,6 +131,17 @@ mod tests {
     }
 
     #[test]
+    fn the_answers_of_the_documentation_are_answers() {
+        let documentation = include_str!("../../../docs/strategies.md");
+        let answers = documentation.lines().filter_map(|line| line.strip_prefix("← "));
+        let answers: Vec<_> = answers.map(|line| parse(line).unwrap().1).collect();
+        let waits =
+            Nack { status: Some(503), retry_after: Some(Duration::from_millis(2500)), ..Nack::default() };
+        let refused = nack(Some(422), "no such field");
+        assert_eq!(answers, [Answer::Nack(waits), Answer::Ack, refused, Answer::Ack]);
+    }
+
+    #[test]
     fn a_wait_is_understood_and_bounded() {
         let waits = |text: &str| match parse(text).unwrap().1 {
             Answer::Nack(nack) => nack.retry_after.map(|wait| wait.as_millis()),

@@ -98,6 +98,11 @@ impl Collector {
         format!("http://{}/", self.address)
     }
 
+    /// Where an agent sends frames to.
+    pub fn socket_url(&self) -> String {
+        format!("ws://{}/", self.address)
+    }
+
     pub fn out(&self) -> &Path {
         &self.out
     }

@@ -92,17 +92,19 @@ impl Received {
 }
 
 type Script = Box<dyn FnMut(&Received) -> Fault + Send>;
+type HandshakeScript = Box<dyn FnMut(&Message) -> Fault + Send>;
 
 struct State {
     next: VecDeque<Fault>,
     script: Script,
     refused: Vec<(String, Fault)>,
+    handshakes: HandshakeScript,
     requests: Vec<Received>,
     keep_requests: bool,
     connections: HashMap<u64, TcpStream>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     upstream: Option<SocketAddr>,
     tls: Option<ServerTls>,
     state: Mutex<State>,
@@ -148,6 +150,7 @@ impl FaultProxy {
             next: VecDeque::new(),
             script: Box::new(|_| Fault::Pass),
             refused: Vec::new(),
+            handshakes: Box::new(|_| Fault::Pass),
             requests: Vec::new(),
             keep_requests: true,
             connections: HashMap::new(),
@@ -178,6 +181,11 @@ impl FaultProxy {
         format!("{scheme}://{}/", self.address)
     }
 
+    /// Where the agent sends frames to.
+    pub fn socket_url(&self) -> String {
+        self.url().replacen("http", "ws", 1)
+    }
+
     /// What happens to the next request that nothing was said about.
     pub fn next(&self, fault: Fault) {
         self.next_n(1, fault);
@@ -198,6 +206,11 @@ impl FaultProxy {
         self.shared.state().script = Box::new(script);
     }
 
+    /// What happens to every handshake of a WebSocket, of which nothing else is asked.
+    pub fn script_handshakes(&self, script: impl FnMut(&Message) -> Fault + Send + 'static) {
+        self.shared.state().handshakes = Box::new(script);
+    }
+
     /// What happens to every request with an event that contains `marker`, whatever else is said.
     pub fn refuse_marked(&self, marker: &str, fault: Fault) {
         self.shared.state().refused.push((marker.to_owned(), fault));
@@ -209,6 +222,7 @@ impl FaultProxy {
         state.next.clear();
         state.refused.clear();
         state.script = Box::new(|_| Fault::Pass);
+        state.handshakes = Box::new(|_| Fault::Pass);
         drop(state);
         self.release();
     }
@@ -323,7 +337,11 @@ impl Shared {
         let mut upstream = None;
         let go_on = |client: &mut BufReader<S>| client.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
         while let Some(request) = read_message(&mut client, go_on)? {
-            let released = *self.released.lock().unwrap();
+            #[cfg(feature = "websocket")]
+            if super::socket::is_handshake(&request) {
+                return super::socket::serve(self, connection, client, raw, &request);
+            }
+            let released = self.released();
             let fault = self.note(connection, &request);
             let client = client.get_mut();
             match fault {
@@ -380,8 +398,23 @@ impl Shared {
         Ok(())
     }
 
+    /// Where requests are forwarded to.
+    pub(super) fn upstream(&self) -> Option<SocketAddr> {
+        self.upstream
+    }
+
+    /// How often those that hang were let go.
+    pub(super) fn released(&self) -> u64 {
+        *self.released.lock().unwrap()
+    }
+
+    /// Decides what happens to a handshake.
+    pub(super) fn note_handshake(&self, request: &Message) -> Fault {
+        (self.state().handshakes)(request)
+    }
+
     /// Decides what happens to a request, and remembers it.
-    fn note(&self, connection: u64, request: &Message) -> Fault {
+    pub(super) fn note(&self, connection: u64, request: &Message) -> Fault {
         let mut message = request.clone();
         let body = Arc::new(std::mem::take(&mut message.body));
         let at = Instant::now();
@@ -431,12 +464,12 @@ impl Shared {
         Ok(reply)
     }
 
-    fn hang(&self, released: u64) {
+    pub(super) fn hang(&self, released: u64) {
         let now = self.released.lock().unwrap();
         drop(self.release.wait_while(now, |now| *now == released).unwrap());
     }
 
-    fn trickle(&self, client: &mut impl Write, reply: &[u8], released: u64) -> io::Result<()> {
+    pub(super) fn trickle(&self, client: &mut impl Write, reply: &[u8], released: u64) -> io::Result<()> {
         for byte in reply {
             client.write_all(&[*byte])?;
             client.flush()?;
@@ -452,14 +485,19 @@ impl Shared {
 }
 
 /// Answers without having asked anybody.
-fn say(client: &mut impl Write, status: u16, headers: &[(&str, &str)], body: &str) -> io::Result<()> {
+pub(super) fn say(
+    client: &mut impl Write,
+    status: u16,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<()> {
     let headers = headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
     let start_line = format!("HTTP/1.1 {status} Fault");
     client.write_all(&Message { start_line, headers, body: body.as_bytes().to_vec() }.encode())
 }
 
 /// Ends a connection with a reset instead of an orderly close.
-fn reset(raw: &TcpStream) -> io::Result<()> {
+pub(super) fn reset(raw: &TcpStream) -> io::Result<()> {
     rustix::net::sockopt::set_socket_linger(raw, Some(Duration::ZERO))?;
     Ok(())
 }

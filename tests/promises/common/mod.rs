@@ -37,6 +37,8 @@ mod load;
 mod oracle;
 mod process;
 mod scene;
+#[cfg(feature = "websocket")]
+mod socket;
 mod status;
 mod tls;
 mod trace;

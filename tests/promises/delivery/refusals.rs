@@ -12,22 +12,22 @@ use crate::common::{
 };
 
 /// In a line that the server is to refuse.
-const MARKER: &str = "POISON";
-const ANSWER: &str = "the field foo is not what it should be";
+pub(super) const MARKER: &str = "POISON";
+pub(super) const ANSWER: &str = "the field foo is not what it should be";
 
 /// The lines that are stored of `app`, by sequence number.
-fn stored_lines(collector: &Collector) -> Vec<String> {
+pub(super) fn stored_lines(collector: &Collector) -> Vec<String> {
     let mut stored = collector.stored();
     stored.sort_by_key(|event| event.seq);
     stored.into_iter().map(|event| event.data).collect()
 }
 
-fn without_marked(writer: &Writer) -> Vec<String> {
+pub(super) fn without_marked(writer: &Writer) -> Vec<String> {
     writer.lines().iter().filter(|line| !line.contains(MARKER)).cloned().collect()
 }
 
 /// Every byte of the dead letters.
-fn dead_letters(scene: &Scene) -> String {
+pub(super) fn dead_letters(scene: &Scene) -> String {
     let mut bytes = Vec::new();
     // The agent makes the directory as it starts.
     for entry in fs::read_dir(scene.spool_dir().join("dead-letters")).into_iter().flatten() {
@@ -37,7 +37,7 @@ fn dead_letters(scene: &Scene) -> String {
 }
 
 /// Writes lines of which some are marked: at the beginning, at the end, side by side, and alone in a batch.
-fn write_some_marked(writer: &mut Writer) {
+pub(super) fn write_some_marked(writer: &mut Writer) {
     for number in 0..60 {
         if [0, 17, 18, 39, 40].contains(&number) {
             writer.append_line(&format!("{MARKER} {number}"));

@@ -1,0 +1,60 @@
+//! What goes with which `send_type`, and what an agent says that was built without one.
+
+use super::{Agent, SOURCE, assert_refused, assert_says};
+
+fn config(send_type: &str, end_point: &str, more: &str) -> String {
+    format!(
+        "[global]\nagent_name = \"a\"\nsend_type = \"{send_type}\"\nend_point = \"{end_point}\"\n{more}\n{SOURCE}"
+    )
+}
+
+#[test]
+#[cfg(feature = "websocket")]
+fn a_web_socket_takes_its_own_schemes_and_no_compression() {
+    let accepts =
+        &["must be a URL that begins with ws:// or wss://", "as send_type is \"WEBSOCKET\"", "is \"http"];
+    let uncompressed = &["must be \"none\", as send_type is \"WEBSOCKET\""];
+    assert_refused(&[
+        (config("WEBSOCKET", "http://host/", ""), 4, "global.end_point", accepts),
+        (config("websocket", "https://host/", ""), 4, "global.end_point", accepts),
+        (config("WEBSOCKET", "ws://host/", "compression = \"gzip\""), 5, "global.compression", uncompressed),
+    ]);
+    for header in ["Upgrade", "sec-websocket-protocol", "Sec-WebSocket-Key"] {
+        let headers = format!("[global.headers]\n{header} = \"x\"");
+        let message = Agent::with_config(config("WEBSOCKET", "wss://host/", &headers)).refusal();
+        assert_says(
+            &message,
+            &format!("log-agent.config:6: global.headers.{header}"),
+            &["is set by the agent itself"],
+        );
+    }
+}
+
+#[test]
+#[cfg(feature = "websocket")]
+fn check_says_that_frames_are_sent_and_whether_they_are_encrypted() {
+    let auth = "max_send_task = 7\n[global.auth]\ntype = \"bearer\"\ntoken = \"hunter2\"";
+    let (stdout, stderr) =
+        Agent::with_config(config("websocket", "wss://logs.example/in?key=hunter2", auth)).accepted(0);
+    assert_eq!(stderr, "");
+    for part in [
+        "wss://logs.example/in?(not-shown)",
+        "WEBSOCKET, up to 7 batches at a time on one connection, 10s each",
+        "the server is verified against the system's roots",
+    ] {
+        assert!(stdout.contains(part), "does not say {part:?}:\n{stdout}");
+    }
+    let (stdout, stderr) = Agent::with_config(config("WEBSOCKET", "ws://logs.example/in", auth)).accepted(2);
+    assert!(stdout.contains("tls         none"), "{stdout}");
+    assert!(stderr.contains("in the clear, as end_point begins with ws://"), "{stderr}");
+    Agent::with_config(config("WEBSOCKET", "ws://localhost:8080/in", auth)).accepted(0);
+}
+
+#[test]
+#[cfg(not(feature = "websocket"))]
+fn a_strategy_that_was_not_built_in_is_refused_with_how_to_build_it() {
+    let says = &["\"WEBSOCKET\" is not part of this log-agent", "cargo build --release --features websocket"];
+    assert_refused(&[(config("WEBSOCKET", "ws://host/", ""), 3, "global.send_type", says)]);
+    let message = Agent::with_config(config("TCP", "ws://host/", "")).refusal();
+    assert_says(&message, "log-agent.config:3: global.send_type", &["must be \"HTTP\" or \"WEBSOCKET\""]);
+}
