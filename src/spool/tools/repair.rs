@@ -13,7 +13,7 @@ use super::verify::{self, Checked, Finding, Kind};
 use super::walk::{Damaged, Directory};
 use super::{Progress, ToolError};
 use crate::batch::BatchId;
-use crate::event::{EventIter, Position};
+use crate::event::{EventIter, Position, SourceName};
 use crate::spool::disk::Disk;
 use crate::spool::keeper::{Counts, Cut, CutOutcome};
 use crate::spool::ledger::{BatchRecord, GROUP_MAX};
@@ -175,7 +175,7 @@ struct Filling {
     record: BatchRecord,
     spool_id: SpoolId,
     bytes: u64,
-    sources: Vec<crate::event::SourceName>,
+    sources: Vec<SourceName>,
 }
 
 impl Slab {
