@@ -140,8 +140,7 @@ fn cut_until(mut cutter: Cutter, end: Position) -> Result<(), ToolError> {
     while from < end && !cutter.agent_name.is_empty() {
         let mut slab = Slab::new(from);
         while slab.cut.cursor < end && slab.cut.batches.len() < GROUP_MAX {
-            let step =
-                cutter.reader.step().map_err(|source| SpoolError::Io { path: "segments".into(), source })?;
+            let step = cutter.reader.step().map_err(io_error(&cutter.log.disk.segments()))?;
             match step {
                 Step::Frame(frame) => slab.frame(&frame),
                 Step::Missing(missing) => {
