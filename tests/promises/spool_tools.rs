@@ -111,7 +111,12 @@ impl Backlog {
         app.append(100);
         web.append(100);
         collector.await_stored(200);
+        // A stop waits for the answers, so that what was stored is acknowledged.
+        assert_eq!(agent.stop(), Some(0));
+        assert_eq!(spool_status(&scene)["backlog"]["events"], 0);
         collector.kill();
+        let agent = Agent::start(&scene);
+        agent.await_started();
         // In portions, so that there are many frames, and damage to one leaves others.
         for _ in 0..20 {
             app.append(Self::WAITING / 20);

@@ -16,6 +16,8 @@ mod look;
 mod purge;
 mod repair;
 mod show;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod walk;
 

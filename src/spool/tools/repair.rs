@@ -13,7 +13,7 @@ use super::verify::{self, Checked, Finding, Kind};
 use super::walk::{Damaged, Directory};
 use super::{Progress, ToolError};
 use crate::batch::BatchId;
-use crate::event::{EventIter, Position};
+use crate::event::{EventIter, Position, SourceName};
 use crate::spool::disk::Disk;
 use crate::spool::keeper::{Counts, Cut, CutOutcome};
 use crate::spool::ledger::{BatchRecord, GROUP_MAX};
@@ -140,8 +140,7 @@ fn cut_until(mut cutter: Cutter, end: Position) -> Result<(), ToolError> {
     while from < end && !cutter.agent_name.is_empty() {
         let mut slab = Slab::new(from);
         while slab.cut.cursor < end && slab.cut.batches.len() < GROUP_MAX {
-            let step =
-                cutter.reader.step().map_err(|source| SpoolError::Io { path: "segments".into(), source })?;
+            let step = cutter.reader.step().map_err(io_error(&cutter.log.disk.segments()))?;
             match step {
                 Step::Frame(frame) => slab.frame(&frame),
                 Step::Missing(missing) => {
@@ -175,7 +174,7 @@ struct Filling {
     record: BatchRecord,
     spool_id: SpoolId,
     bytes: u64,
-    sources: Vec<crate::event::SourceName>,
+    sources: Vec<SourceName>,
 }
 
 impl Slab {

@@ -20,7 +20,9 @@ use super::{Progress, ToolError};
 use crate::event::Position;
 use crate::spool::SpoolError;
 use crate::spool::beside::{self, Agent};
+use crate::spool::disk::{self, Disk};
 use crate::spool::inspect;
+use crate::spool::segment;
 use crate::spool::survey::Change;
 
 /// Something that is wrong.
@@ -208,7 +210,7 @@ impl Checked {
                 Change::Mend(header) => (
                     Kind::SegmentHeader,
                     header.segment,
-                    Some([0, crate::spool::segment::HEADER_LEN as u64]),
+                    Some([0, segment::HEADER_LEN as u64]),
                     "the header is damaged".to_owned(),
                     "nothing is lost, what stands behind it says what it said",
                     "keeps it in quarantine/ and writes it anew",
@@ -229,8 +231,8 @@ impl Checked {
 
     fn torn_end(&mut self, look: &Look) -> io::Result<()> {
         let Some((id, at, len)) = look.torn else { return Ok(()) };
-        let file = crate::spool::disk::Disk::open(&look.disk.segment(id))?;
-        let zeros = crate::spool::disk::is_zero(&file, at)?;
+        let file = Disk::open(&look.disk.segment(id))?;
+        let zeros = disk::is_zero(&file, at)?;
         self.findings.push(Finding {
             kind: Kind::TornEnd,
             segment: Some(id.0),

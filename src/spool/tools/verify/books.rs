@@ -3,6 +3,7 @@
 use super::super::look::{Look, Seen};
 use super::{Checked, Kind};
 use crate::event::Position;
+use crate::spool::disk::Disk;
 use crate::spool::inspect::Report;
 use crate::spool::ledger::Books;
 use crate::spool::reader;
@@ -54,7 +55,7 @@ fn check_books(look: &Look, books: &Books, checked: &mut Checked) {
 /// Every event before this was settled when the newest snapshot was written.
 fn newest_frontier(look: &Look) -> Option<Position> {
     look.log.segments().iter().rev().find_map(|(id, extent)| {
-        let file = crate::spool::disk::Disk::open(&look.disk.segment(*id)).ok()?;
+        let file = Disk::open(&look.disk.segment(*id)).ok()?;
         reader::snapshot(&file, *id, extent.len).ok()?.map(|snapshot| snapshot.frontier)
     })
 }
