@@ -184,3 +184,64 @@ fn frame_bytes(text: &str) -> Vec<u8> {
     bytes.extend_from_slice(text.as_bytes());
     bytes
 }
+
+/// Each fault is what it says: seen from the sender, and in what reaches the collector.
+#[test]
+fn every_fault_of_a_frame_is_what_it_says() {
+    use super::{Collector, FaultProxy, Scene, Shipment, spool_id};
+
+    let scene = Scene::new("every_fault_of_a_frame_is_what_it_says");
+    let collector = Collector::start(&scene);
+    let proxy = FaultProxy::before(&collector);
+    let connect = || {
+        let stream = TcpStream::connect(proxy.address()).unwrap();
+        let mut request =
+            tungstenite::client::IntoClientRequest::into_client_request(proxy.socket_url()).unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", "log-agent.v1".parse().unwrap());
+        tungstenite::client(request, stream).unwrap().0
+    };
+    let mut seq = 0;
+    let mut frame = || {
+        seq += 1;
+        let shipment = Shipment::new(&spool_id(1)).with("app", seq..=seq);
+        let (key, range) = (shipment.key_header(), shipment.seq_header());
+        (format!("{{\"key\":{key},\"seq\":\"{range}\",{}", &shipment.json()[1..]), key.replace('"', ""))
+    };
+    let mut send = |socket: &mut WebSocket<TcpStream>, fault: Fault| {
+        proxy.next(fault);
+        let (text, key) = frame();
+        socket.send(tungstenite::Message::text(text)).unwrap();
+        key
+    };
+    let answer = |socket: &mut WebSocket<TcpStream>| -> Value {
+        serde_json::from_str(socket.read().unwrap().to_text().unwrap()).unwrap_or(Value::Null)
+    };
+
+    let mut socket = connect();
+    let key = send(&mut socket, Fault::Pass);
+    assert_eq!(answer(&mut socket)["ack"], *key);
+    let key = send(&mut socket, Fault::StatusBody(422, "no".into()));
+    assert_eq!(answer(&mut socket), json!({"nack": key, "status": 422, "reason": "no"}));
+    let key = send(&mut socket, Fault::StatusRetryAfter(503, "1.5".into()));
+    assert_eq!(answer(&mut socket), json!({"nack": key, "status": 503, "retryAfter": 1.5}));
+    send(&mut socket, Fault::Garbage);
+    assert_eq!(answer(&mut socket), Value::Null);
+    assert_eq!(collector.stored_count(), 1);
+    // One is left unanswered, forwarded or not, and the next is not.
+    send(&mut socket, Fault::Hang);
+    send(&mut socket, Fault::HangAfterForward);
+    let key = send(&mut socket, Fault::CloseAfter);
+    assert_eq!(answer(&mut socket)["ack"], *key);
+    assert!(matches!(socket.read(), Ok(tungstenite::Message::Close(_))));
+    assert_eq!(collector.stored_count(), 3);
+    for (fault, stored) in [(Fault::Reset, 3), (Fault::LoseReply, 4), (Fault::CutReply, 5)] {
+        let mut socket = connect();
+        send(&mut socket, fault);
+        assert!(socket.read().is_err());
+        assert_eq!(collector.stored_count(), stored);
+    }
+    assert_eq!(proxy.request_count(), 10);
+    proxy.script_handshakes(|_| Fault::Status(401));
+    let refused = tungstenite::client(proxy.socket_url(), TcpStream::connect(proxy.address()).unwrap());
+    assert!(refused.unwrap_err().to_string().contains("401"));
+}
