@@ -202,8 +202,7 @@ impl Follower {
             return Ok(false);
         };
         let Some(joint) = self.joint(older, key) else {
-            self.end_joint(older, key);
-            return Ok(false);
+            return self.read_apart(older, key, now, sink);
         };
         let Some(assembler) = self.assembler_of(key) else { return Ok(false) };
         match assembler.goes_on(&joint.held, &joint.next) {
@@ -215,13 +214,32 @@ impl Follower {
                 self.mark_at_end(key, joint.next.len(), now);
                 Ok(true)
             }
-            Some(false) => {
-                self.end_joint(older, key);
-                self.read_chunk(older, End::GroupQuiet, now, sink)?;
-                Ok(false)
-            }
+            Some(false) => self.read_apart(older, key, now, sink),
             Some(true) => self.append_joint(older, key, &joint, end, now, sink),
         }
+    }
+
+    /// Nothing that is open in `older` goes on in `newer`: it is complete, and comes first. `newer` is to be read as any other
+    /// then.
+    fn read_apart(
+        &mut self,
+        older: FileKey,
+        newer: FileKey,
+        now: Instant,
+        sink: &mut impl FrameSink,
+    ) -> Result<bool, SinkClosed> {
+        self.end_joint(older, newer);
+        let Some(file) = self.roster.files.get(&older).filter(|file| file.detour.is_none()) else {
+            return Ok(false);
+        };
+        let was_open = file.handle.is_some();
+        if was_open || self.roster.reopen(older) {
+            self.read_chunk(older, End::GroupQuiet, now, sink)?;
+        }
+        if !was_open {
+            self.roster.close(older);
+        }
+        Ok(false)
     }
 
     /// Cuts what waits in the older file and what the newer begins with as one.
@@ -244,40 +262,29 @@ impl Follower {
             self.hold(newer, Waits::Group, false, now);
             return Ok(true);
         };
-        if self.append_joined(older, newer, joint, (used, events, cut.skips), now, sink)? {
-            self.end_joint(older, newer);
-            self.roster.enqueue(newer);
-        }
+        self.append_joined(older, newer, joint, (used, events, cut.skips), sink)?;
+        self.end_joint(older, newer);
+        self.roster.enqueue(newer);
         Ok(true)
     }
 
     /// Appends the events that begin in `older` and go on in `newer`, of which `used` bytes belong to them; where a copy was
-    /// read, both are the same file. Returns whether that could be done.
+    /// read, both are the same file.
     fn append_joined(
         &mut self,
         older: FileKey,
         newer: FileKey,
         joint: &Joint,
         (used, events, skips): (usize, EventBlock, Skips),
-        now: Instant,
         sink: &mut impl FrameSink,
-    ) -> Result<bool, SinkClosed> {
-        let Some(handle) = self.roster.files.get(&newer).and_then(|file| file.handle.as_ref()) else {
-            return Ok(false);
-        };
-        let progress = match Progress::passed(&mut &*handle, &mut self.buffer, used as u64) {
-            Ok(progress) => progress,
-            Err(error) => {
-                self.fail(newer, &error, now);
-                return Ok(false);
-            }
-        };
-        let Some(name) = self.source_name(newer) else { return Ok(false) };
-        let Some(file) = self.roster.files.get_mut(&older) else { return Ok(false) };
+    ) -> Result<(), SinkClosed> {
+        let progress = Progress::default().advanced(b"", joint.next.get(..used).unwrap_or_default());
+        let Some(name) = self.source_name(newer) else { return Ok(()) };
+        let Some(file) = self.roster.files.get_mut(&older) else { return Ok(()) };
         let start = std::mem::replace(&mut file.progress, joint.older).offset;
         file.held_since = None;
         let before = Before { start: FileOffset(start), checkpoint: file.checkpoint(&name) };
-        let Some(file) = self.roster.files.get_mut(&newer) else { return Ok(false) };
+        let Some(file) = self.roster.files.get_mut(&newer) else { return Ok(()) };
         file.progress = progress;
         file.is_recorded = true;
         file.held_since = None;
@@ -289,8 +296,7 @@ impl Follower {
             skips,
             before: Some(Box::new(before)),
             forget: false,
-        })?;
-        Ok(true)
+        })
     }
 
     /// Reads both ends; `None` where there is nothing any more that could go on.
@@ -335,13 +341,12 @@ impl Follower {
             self.postpone_copy(key, now);
             return Ok(());
         };
-        if self.append_joined(key, key, &joint, (used, events, cut.skips), now, sink)? {
-            let Some(file) = self.roster.files.get_mut(&key) else { return Ok(()) };
-            let progress = std::mem::replace(&mut file.progress, joint.older);
-            self.end_detour(key, true, now);
-            if let Some(file) = self.roster.files.get_mut(&key) {
-                file.progress = progress;
-            }
+        self.append_joined(key, key, &joint, (used, events, cut.skips), sink)?;
+        let Some(file) = self.roster.files.get_mut(&key) else { return Ok(()) };
+        let progress = std::mem::replace(&mut file.progress, joint.older);
+        self.end_detour(key, true, now);
+        if let Some(file) = self.roster.files.get_mut(&key) {
+            file.progress = progress;
         }
         Ok(())
     }

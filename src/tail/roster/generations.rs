@@ -58,7 +58,10 @@ impl Roster {
         };
         let has_grown = self.files.get(&older).is_some_and(|older| {
             let size = older.handle.as_ref().and_then(|handle| handle.size().ok());
-            older.waits_for.is_none() && size.is_some_and(|size| size > older.progress.scanned)
+            older.waits_for.is_none()
+                && older.trouble.is_none()
+                && older.detour.is_none()
+                && size.is_some_and(|size| size > older.progress.scanned)
         });
         if now >= until || !self.files.contains_key(&older) {
             if let Some(file) = self.files.get_mut(&key) {

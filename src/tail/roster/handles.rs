@@ -3,7 +3,7 @@
 //! Invariant: only a file that can be opened again by its path is closed before it is finished.
 
 use super::Roster;
-use crate::tail::file::{FileKey, FollowedFile};
+use crate::tail::file::{FileKey, FollowedFile, Handle};
 
 impl Roster {
     /// Closes a file's handle. It can be opened again by its path.
@@ -13,6 +13,15 @@ impl Roster {
         {
             self.open -= 1;
         }
+    }
+
+    /// Opens a file that was closed for others, for one read. Returns whether that can be done.
+    pub(in crate::tail) fn reopen(&mut self, key: FileKey) -> bool {
+        let Some(file) = self.files.get_mut(&key) else { return false };
+        let Some(Handle::Opened(handle)) = file.handle() else { return false };
+        file.handle = Some(handle);
+        self.open += 1;
+        true
     }
 
     /// Closes the files that have been quiet for longest: at most `many`, all read to their end and under a known path,

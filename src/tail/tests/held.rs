@@ -6,7 +6,7 @@ use crate::config::{LineRules, Multiline, MultilinePattern};
 /// Longer than a rig takes to settle.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-fn indented() -> LineRules {
+pub(super) fn indented() -> LineRules {
     let pattern = MultilinePattern::Continue(regex::bytes::Regex::new(r"^\s").unwrap());
     let multiline = Multiline { pattern, max_lines: 100, max_bytes: 1 << 16, timeout: TIMEOUT };
     LineRules { multiline: Some(multiline), ..LineRules::default() }
@@ -330,6 +330,33 @@ fn a_line_that_is_not_complete_is_not_joined_with_the_first_of_the_next_file() {
         lines.sort_unstable();
         println!("{lines:?}");
         assert!(!lines.concat().contains("tw three"), "{lines:?}");
+        rig.assert_no_gaps();
+    });
+}
+
+#[test]
+fn a_group_at_the_end_of_a_copy_is_not_held_for_ever_where_its_file_is_closed() {
+    both_ways(|polling| {
+        let mut rig = Rig::new(polling).source("app", "*.log");
+        rig.sources[0].lines = indented();
+        rig.options.max_open_files = 2;
+        rig.start();
+        rig.append("app.log", "one\n two\n");
+        rig.settle();
+        rig.copytruncate("app.log", "app.log.1", |_| {});
+        rig.append("app.log", " three\n");
+        rig.settle();
+        for number in 0..4 {
+            rig.append(&format!("{number}.log"), "other\nother\n");
+            rig.settle();
+        }
+        rig.pass(TIMEOUT * 3);
+        let mut lines = rig.lines();
+        lines.retain(|line| line != "other");
+        assert_eq!(lines, ["one\n two\n three"]);
+        rig.append("app.log", "four\n");
+        rig.pass(TIMEOUT * 3);
+        assert_eq!(rig.lines().last().map(String::as_str), Some("four"));
         rig.assert_no_gaps();
     });
 }
