@@ -126,7 +126,7 @@ impl Follower {
             // Before anything that is read later.
             self.append_notes(sink)?;
         }
-        if more_changes || !self.roster.ready.is_empty() {
+        if more_changes || self.roster.is_searching() || !self.roster.ready.is_empty() {
             return Ok(Pace::Busy);
         }
         self.buffer.shrink();

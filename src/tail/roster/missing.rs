@@ -5,17 +5,20 @@
 //!   as a copy of itself, in this order.
 //! - Nothing is given up before its time; what is known to be lost then is counted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{FORGET_AFTER, FORGET_UNMOUNTED_AFTER, Roster, SAFETY_LOOK, copies, note, through_handle};
+use crate::clock;
 use crate::event::{FileOffset, SkipReason, Skips};
 use crate::tail::detour::Then;
 use crate::tail::file::{FileKey, Origin, Place, ReadBuffer};
 use crate::tail::identity::{self, Stat};
 
+/// How long files are searched for in directories near before what is ready is read: each may take some milliseconds.
+const SEARCH_AT_ONCE: Duration = Duration::from_millis(20);
 /// After this time a file that is nowhere to be found is searched for once more in the directories near.
 const SEARCH_AGAIN: Duration = Duration::from_secs(60);
 
@@ -47,10 +50,8 @@ impl Roster {
         self.find_by_inode(dir, keys, now);
         let missing: Vec<FileKey> =
             keys.iter().copied().filter(|key| self.is_search_due(*key, now)).collect();
-        if !missing.is_empty() {
-            self.search(dir, &missing, buffer, now);
-        }
-        for key in keys {
+        let later = if missing.is_empty() { HashSet::new() } else { self.search(dir, &missing, buffer, now) };
+        for key in keys.iter().filter(|key| !later.contains(key)) {
             let Some(file) = self.files.get_mut(key) else { continue };
             if !matches!(file.place, Place::Displaced | Place::Missing) {
                 continue;
@@ -112,13 +113,28 @@ impl Roster {
 
     /// Looks for files that are not beside their old names: moved to a directory near, or gone and left as an archive or
     /// as a copy.
-    fn search(&mut self, dir: &Path, keys: &[FileKey], buffer: &mut ReadBuffer, now: Instant) {
+    ///
+    /// Stops after a while, so that the files that are there are read meanwhile; returns those that are still to be searched
+    /// for, which are displaced again.
+    fn search(
+        &mut self,
+        dir: &Path,
+        keys: &[FileKey],
+        buffer: &mut ReadBuffer,
+        now: Instant,
+    ) -> HashSet<FileKey> {
+        let began = clock::now();
         let near = copies::nearby(dir);
         for dir in &near {
             self.find_by_inode(dir, keys, now);
         }
         let dirs: Vec<PathBuf> = std::iter::once(dir.to_owned()).chain(near).collect();
-        for key in keys {
+        for (index, key) in keys.iter().enumerate() {
+            if index > 0 && clock::now().saturating_duration_since(began) >= SEARCH_AT_ONCE {
+                let later = keys.get(index..).unwrap_or_default();
+                self.displaced.extend_from_slice(later);
+                return later.iter().copied().collect();
+            }
             let Some(file) = self.files.get_mut(key) else { continue };
             file.searches += 1;
             if !matches!(file.place, Place::Displaced | Place::Missing) {
@@ -133,6 +149,12 @@ impl Roster {
                 self.enqueue(*key);
             }
         }
+        HashSet::new()
+    }
+
+    /// Whether files are still to be looked for.
+    pub(in crate::tail) fn is_searching(&self) -> bool {
+        !self.displaced.is_empty()
     }
 
     /// A displaced file was found under a path, or without any name (`None`).
