@@ -22,13 +22,11 @@ use super::discover::Pattern;
 use super::file::{Chunk, FileKey, Origin, Place, ReadBuffer, Rule};
 use super::identity;
 use super::roster::copies::Verdict;
-use super::roster::{Roster, SAFETY_LOOK, note};
+use super::roster::{Roster, SAFETY_LOOK, note, skip_note};
 use super::watch::{Change, Watch};
 use crate::clock;
 use crate::config::SourceConfig;
-use crate::event::{
-    Checkpoint, EventBlock, FileOffset, FrameDraft, FrameSink, SinkClosed, SkipReason, Skips,
-};
+use crate::event::{Checkpoint, EventBlock, FileOffset, FrameDraft, FrameSink, SinkClosed, SkipReason};
 
 /// A renamed or deleted file is finished after it has not grown for this long: writers keep the old handle for a while
 /// after a rotation. A rest without newline is an event then, and the handle is closed.
@@ -499,16 +497,7 @@ impl Follower {
         file.skip_content = None;
         file.trouble = None;
         file.is_recorded = true;
-        let offset = file.progress.offset;
-        sink.append(FrameDraft {
-            checkpoint: file.checkpoint(&source.name),
-            start: FileOffset(0),
-            detected: clock::wall(),
-            events: EventBlock::default(),
-            skips: Skips::of(reason, offset),
-            before: None,
-            forget: false,
-        })?;
+        sink.append(skip_note(file.checkpoint(&source.name), FileOffset(0), reason))?;
         self.roster.enqueue(key);
         Ok(())
     }

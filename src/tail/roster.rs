@@ -600,6 +600,12 @@ fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
+/// A draft that says why what is between `start` and the checkpoint's offset did not become events.
+pub(super) fn skip_note(checkpoint: Checkpoint, start: FileOffset, reason: SkipReason) -> FrameDraft {
+    let skips = Skips::of(reason, checkpoint.offset.since(start));
+    FrameDraft { start, skips, ..note(checkpoint, false) }
+}
+
 /// A draft without events.
 pub(super) fn note(checkpoint: Checkpoint, forget: bool) -> FrameDraft {
     FrameDraft {

@@ -49,10 +49,8 @@ impl Follower {
             }
             Search::Nothing => {
                 let searches = detour.searches + 1;
-                if detour.is_stale && searches <= SEARCHES_MAX {
-                    let then = detour.then;
-                    self.search_copy(key, then, searches);
-                } else {
+                let (then, may_search) = (detour.then, detour.is_stale && searches <= SEARCHES_MAX);
+                if !may_search || !self.search_copy(key, then, searches) {
                     self.end_detour(key, false, now);
                 }
                 Ok(())
@@ -155,16 +153,7 @@ impl Follower {
         let home = file.path.parent().map(Path::to_owned).unwrap_or_default();
         let near = copies::nearby(&home);
         let dirs: Vec<PathBuf> = std::iter::once(home).chain(near).collect();
-        let detour = self.roster.detour(key, then, &dirs, &mut self.buffer);
-        let Some(file) = self.roster.files.get_mut(&key) else { return false };
-        let may_be = detour.is_some();
-        if let Some(mut detour) = detour {
-            detour.searches = searches;
-            file.detour = Some(detour);
-            file.at_end = false;
-        }
-        self.roster.enqueue(key);
-        may_be
+        self.roster.begin_detour(key, then, &dirs, searches, &mut self.buffer)
     }
 
     /// Begins a truncated file again. `is_read`: everything that it had before was read.

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Roster, note};
-use crate::event::{SkipReason, Skips};
+use super::{Roster, skip_note};
+use crate::event::{FileOffset, SkipReason};
 use crate::tail::content::Content as _;
 use crate::tail::detour::{Candidate, Detour, Then};
 use crate::tail::file::{FileKey, FollowedFile, Origin, Place, Progress, ReadBuffer};
@@ -160,10 +160,8 @@ impl Roster {
         }
         file.is_recorded = true;
         file.skip_content = None;
-        let mut draft = note(file.checkpoint(&source.name), false);
-        draft.start = crate::event::FileOffset(0);
-        draft.skips = Skips::of(SkipReason::Copy, file.progress.offset);
-        self.notes.push(draft);
+        let checkpoint = file.checkpoint(&source.name);
+        self.notes.push(skip_note(checkpoint, FileOffset(0), SkipReason::Copy));
     }
 
     /// The followed file that a file may be a copy of, by its name.
@@ -252,7 +250,7 @@ impl Roster {
     }
 
     /// The search for a copy of a file that no longer has what was to be read. `dirs` are searched in this order.
-    pub(in crate::tail) fn detour(
+    fn detour(
         &self,
         key: FileKey,
         then: Then,
@@ -285,6 +283,25 @@ impl Roster {
         candidates.truncate(CANDIDATES_MAX);
         (!candidates.is_empty() || !shorter.is_empty())
             .then(|| Box::new(Detour::new(then, candidates, shorter)))
+    }
+
+    /// Searches for copies of a file and, where there may be one, lets it be read. Returns whether there may be.
+    pub(in crate::tail) fn begin_detour(
+        &mut self,
+        key: FileKey,
+        then: Then,
+        dirs: &[PathBuf],
+        searches: u8,
+        buffer: &mut ReadBuffer,
+    ) -> bool {
+        let Some(mut detour) = self.detour(key, then, dirs, buffer) else { return false };
+        detour.searches = searches;
+        if let Some(file) = self.files.get_mut(&key) {
+            file.detour = Some(detour);
+            file.at_end = false;
+        }
+        self.enqueue(key);
+        true
     }
 
     fn candidates_in(&self, dir: &Path, file: &FollowedFile, is_home: bool) -> Vec<Found> {

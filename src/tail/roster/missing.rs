@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{FORGET_AFTER, FORGET_UNMOUNTED_AFTER, Roster, SAFETY_LOOK, copies, note, through_handle};
+use super::{FORGET_AFTER, FORGET_UNMOUNTED_AFTER, Roster, SAFETY_LOOK, copies, skip_note, through_handle};
 use crate::clock;
-use crate::event::{FileOffset, SkipReason, Skips};
+use crate::event::{FileOffset, SkipReason};
 use crate::tail::detour::Then;
 use crate::tail::file::{FileKey, Origin, Place, ReadBuffer};
 use crate::tail::identity::{self, Stat};
@@ -140,14 +140,7 @@ impl Roster {
             if !matches!(file.place, Place::Displaced | Place::Missing) {
                 continue;
             }
-            let detour = self.detour(*key, Then::Forget, &dirs, buffer);
-            if let Some(file) = self.files.get_mut(key)
-                && detour.is_some()
-            {
-                file.detour = detour;
-                file.at_end = false;
-                self.enqueue(*key);
-            }
+            self.begin_detour(*key, Then::Forget, &dirs, 0, buffer);
         }
         HashSet::new()
     }
@@ -193,9 +186,6 @@ impl Roster {
         let Some(source) = self.sources.get(file.source) else { return };
         let start = std::mem::replace(&mut file.progress.offset, end);
         file.is_recorded = true;
-        let mut draft = note(file.checkpoint(&source.name), false);
-        draft.start = FileOffset(start);
-        draft.skips = Skips::of(reason, end.saturating_sub(start));
-        self.notes.push(draft);
+        self.notes.push(skip_note(file.checkpoint(&source.name), FileOffset(start), reason));
     }
 }

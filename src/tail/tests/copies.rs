@@ -180,6 +180,22 @@ fn several_copies_made_while_the_agent_is_down_are_read_in_their_order() {
 }
 
 #[test]
+fn a_copy_that_is_gone_before_it_is_opened_keeps_nobody_waiting() {
+    let mut rig = Rig::following("app.log", false);
+    let (first, third) = (block("first", 50), block("third", 90));
+    rig.append("app.log", &first);
+    rig.settle();
+    rig.append("app.log", &block("second", 50));
+    rig.copytruncate("app.log", "app.log.1", |_| {});
+    rig.append("app.log", &third);
+    // It is found, and not opened yet.
+    assert_eq!(rig.turn(), Pace::Busy);
+    rig.remove("app.log.1");
+    rig.settle();
+    assert_eq!(rig.lines(), lines(&format!("{first}{third}")));
+}
+
+#[test]
 fn a_file_moved_or_compressed_while_the_agent_is_down_is_read_to_its_end_and_once() {
     let moves: [fn(&Rig); 5] = [
         |rig| {
