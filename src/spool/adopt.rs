@@ -104,7 +104,7 @@ fn cut_torn(
         bytes = len - at,
         "torn end of the spool cut; its lines are read again from their files"
     );
-    Disk::truncate(&path, at)?;
+    disk.truncate(&path, at)?;
     Ok(at)
 }
 

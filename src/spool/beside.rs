@@ -177,7 +177,7 @@ fn make_durable(disk: &Disk, all: &[SegmentId], looked_at: &[SegmentId]) -> io::
     for id in all {
         match Disk::open(&disk.segment(*id)) {
             Ok(file) if looked_at.contains(id) || read_header(&file)?.is_ok_and(|head| head.unsynced) => {
-                Disk::sync_data(&file)?;
+                disk.sync_data(&file)?;
             }
             Ok(_) => {}
             // It was settled meanwhile: all of it was sent or given up, and the ledger says so durably.
@@ -185,7 +185,7 @@ fn make_durable(disk: &Disk, all: &[SegmentId], looked_at: &[SegmentId]) -> io::
             Err(error) => return Err(error),
         }
     }
-    Disk::sync_dir(&disk.segments())
+    disk.sync_dir(&disk.segments())
 }
 
 fn read_header(file: &File) -> io::Result<Result<SegmentHeader, SegmentError>> {

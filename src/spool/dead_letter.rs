@@ -61,8 +61,8 @@ impl DeadLetters {
             None => {
                 let id = self.next;
                 self.next = id.plus(1);
-                let file = Disk::create_new(&self.disk.dead_letters().join(segment::file_name(id)))?;
-                Disk::sync_dir(&self.disk.dead_letters())?;
+                let file = self.disk.create_new(&self.disk.dead_letters().join(segment::file_name(id)))?;
+                self.disk.sync_dir(&self.disk.dead_letters())?;
                 (id, file, 0)
             }
         };
@@ -75,12 +75,14 @@ impl DeadLetters {
         let mut bytes = Vec::new();
         header.encode(&mut bytes);
         // After a failure the file is not used again: `active` was taken out.
-        let written = disk::write_all(&file, &mut [IoSlice::new(&bytes), IoSlice::new(&payload)])
-            .and_then(|()| Disk::sync_data(&file));
+        let written = self
+            .disk
+            .write(&file, &mut [IoSlice::new(&bytes), IoSlice::new(&payload)])
+            .and_then(|()| self.disk.sync_data(&file));
         if let Err(error) = written {
             if len == 0 {
                 // So that a disk that goes on refusing is not filled with the beginnings of files.
-                let _ = Disk::unlink(&self.disk.dead_letters().join(segment::file_name(id)));
+                let _ = self.disk.unlink(&self.disk.dead_letters().join(segment::file_name(id)));
             }
             return Err(error);
         }
@@ -167,10 +169,10 @@ pub(super) fn remove(disk: &Disk, gone: &BTreeSet<Position>) -> io::Result<()> {
             at = next;
         }
         if removed && kept.is_empty() {
-            Disk::unlink(&path)?;
-            Disk::sync_dir(&disk.dead_letters())?;
+            disk.unlink(&path)?;
+            disk.sync_dir(&disk.dead_letters())?;
         } else if removed {
-            Disk::replace(&path, &kept)?;
+            disk.replace(&path, &kept)?;
         }
     }
     Ok(())

@@ -1,14 +1,14 @@
-//! The storage seam: the only file that opens, syncs, renames or unlinks files of the spool.
+//! The directory of a spool: what stands where in it, and what is done to its files in more than one step.
 //!
-//! Invariants:
-//! - Directories are 0700, files 0600: log lines may hold what others must not read.
-//! - A created, renamed or unlinked name is durable only after [`Disk::sync_dir`] of its directory.
+//! What changes it goes through the seam, [`Storage`]; what only reads it is here and in the readers.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, IoSlice, Write as _};
+use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::storage::{Os, Storage};
 use crate::event::SegmentId;
 use crate::spool::segment;
 
@@ -19,11 +19,16 @@ const QUARANTINED_BYTES_MAX: u64 = 256 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     root: PathBuf,
+    storage: Arc<dyn Storage>,
 }
 
 impl Disk {
     pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self::on(Arc::new(Os), root)
+    }
+
+    pub(super) fn on(storage: Arc<dyn Storage>, root: &Path) -> Self {
+        Self { root: root.to_owned(), storage }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -60,26 +65,31 @@ impl Disk {
 
     /// Creates what is missing of the spool's directories, durably.
     pub(super) fn create_dirs(&self) -> io::Result<()> {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
         if self.root.exists() && !self.root.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         if !self.root.is_dir() {
-            builder.create(&self.root)?;
+            self.storage.create_dir(&self.root)?;
             if let Some(parent) = self.root.canonicalize()?.parent() {
-                Self::sync_dir(parent)?;
+                self.sync_dir(parent)?;
             }
         }
         for dir in [self.segments(), self.dead_letters(), self.quarantine()] {
-            builder.create(&dir)?;
+            if !dir.is_dir() {
+                self.storage.create_dir(&dir)?;
+            }
         }
-        Self::sync_dir(&self.root)
+        self.sync_dir(&self.root)
     }
 
     /// Creates a file that must not exist yet, for writing and reading.
-    pub(super) fn create_new(path: &Path) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+    pub(super) fn create_new(&self, path: &Path) -> io::Result<File> {
+        self.storage.create(path)
+    }
+
+    /// Writes all of `slices` at the file's position.
+    pub(super) fn write(&self, file: &File, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        self.storage.write(file, slices)
     }
 
     /// Makes a spool in the empty directory `to` of which everything may be changed without a change to this one: what
@@ -118,46 +128,42 @@ impl Disk {
         File::open(path)
     }
 
-    pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+    pub(super) fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.storage.sync_dir(path)
     }
 
-    pub(super) fn sync_data(file: &File) -> io::Result<()> {
-        #[cfg(test)]
-        faults::strike(faults::Call::Sync, file)?;
-        file.sync_data()
+    pub(super) fn sync_data(&self, file: &File) -> io::Result<()> {
+        self.storage.sync_data(file)
     }
 
-    pub(super) fn sync_all(file: &File) -> io::Result<()> {
-        #[cfg(test)]
-        faults::strike(faults::Call::Sync, file)?;
-        file.sync_all()
+    pub(super) fn sync_all(&self, file: &File) -> io::Result<()> {
+        self.storage.sync_all(file)
     }
 
-    pub(super) fn set_len(file: &File, len: u64) -> io::Result<()> {
-        file.set_len(len)
+    pub(super) fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        self.storage.set_len(file, len)
     }
 
     /// Makes segments and their names durable.
     pub(super) fn sync_segments<'a>(&self, ids: impl Iterator<Item = &'a SegmentId>) -> io::Result<()> {
         for id in ids {
-            Self::sync_all(&Self::open(&self.segment(*id))?)?;
+            self.sync_all(&Self::open(&self.segment(*id))?)?;
         }
-        Self::sync_dir(&self.segments())
+        self.sync_dir(&self.segments())
     }
 
     /// Cuts a file of the spool to `len` bytes, durably.
-    pub(super) fn truncate(path: &Path, len: u64) -> io::Result<()> {
+    pub(super) fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
         let file = Self::open_to_mend(path)?;
-        file.set_len(len)?;
-        file.sync_all()
+        self.storage.set_len(&file, len)?;
+        self.sync_all(&file)
     }
 
     /// Writes over the beginning of a file of the spool, durably.
-    pub(super) fn mend_head(path: &Path, head: &[u8]) -> io::Result<()> {
+    pub(super) fn mend_head(&self, path: &Path, head: &[u8]) -> io::Result<()> {
         let file = Self::open_to_mend(path)?;
-        file.write_all_at(head, 0)?;
-        file.sync_all()
+        self.storage.overwrite(&file, head, 0)?;
+        self.sync_all(&file)
     }
 
     /// Follows no link: see [`Disk::clone_to`].
@@ -166,20 +172,17 @@ impl Disk {
         OpenOptions::new().write(true).custom_flags(no_follow).open(path)
     }
 
-    pub(super) fn unlink(path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+    pub(super) fn unlink(&self, path: &Path) -> io::Result<()> {
+        self.storage.unlink(path)
     }
 
-    pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.storage.rename(from, to)
     }
 
     /// Removes a directory of the spool with all in it; nothing where it does not exist.
-    pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
-        match fs::remove_dir_all(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
+    pub(super) fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.storage.remove_dir(path)
     }
 
     /// The names in a directory of the spool; none where it does not exist.
@@ -214,7 +217,7 @@ impl Disk {
     pub(super) fn keep_reserve(&self, len: u64) -> io::Result<()> {
         let file = Self::open_or_create(&self.reserve())?;
         if file.metadata()?.len() < len {
-            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len)?;
+            self.storage.allocate(&file, len)?;
         }
         Ok(())
     }
@@ -226,7 +229,7 @@ impl Disk {
 
     pub(super) fn give_up_reserve(&self) {
         // Where there is none there is nothing to give up.
-        let _ = fs::remove_file(self.reserve());
+        let _ = self.unlink(&self.reserve());
     }
 
     /// Keeps bytes that could not be understood in `quarantine/NAME`. The name says where they stood, so that a place
@@ -236,18 +239,18 @@ impl Disk {
             return Err(io::Error::other(format!("quarantine holds {QUARANTINED_BYTES_MAX} bytes already")));
         }
         let path = self.quarantine().join(name);
-        let mut file = match Self::create_new(&path) {
+        let file = match self.create_new(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             Err(error) => return Err(error),
         };
-        let kept = file.write_all(bytes).and_then(|()| file.sync_all());
+        let kept = self.write(&file, &mut [IoSlice::new(bytes)]).and_then(|()| self.sync_all(&file));
         if let Err(error) = kept {
             // Half of it would pass for all of it the next time.
-            let _ = fs::remove_file(&path);
+            let _ = self.unlink(&path);
             return Err(error);
         }
-        Self::sync_dir(&self.quarantine())?;
+        self.sync_dir(&self.quarantine())?;
         Ok(Some(path))
     }
 
@@ -257,15 +260,15 @@ impl Disk {
     }
 
     /// Puts `bytes` in the place of a file of the spool, durably: a crash leaves the one or the other whole.
-    pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let new = path.with_extension("new");
         // Left by a crash.
-        let _ = fs::remove_file(&new);
-        let mut file = Self::create_new(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        path.parent().map_or(Ok(()), Self::sync_dir)
+        let _ = self.unlink(&new);
+        let file = self.create_new(&new)?;
+        self.write(&file, &mut [IoSlice::new(bytes)])?;
+        self.sync_all(&file)?;
+        self.rename(&new, path)?;
+        path.parent().map_or(Ok(()), |dir| self.sync_dir(dir))
     }
 
     /// Moves a file or directory of the spool to `quarantine/`, never over another.
@@ -274,10 +277,10 @@ impl Disk {
         for number in 0..u32::MAX {
             let to = self.quarantine().join(numbered(&name, number));
             if !to.exists() {
-                fs::rename(path, &to)?;
-                Self::sync_dir(&self.quarantine())?;
+                self.rename(path, &to)?;
+                self.sync_dir(&self.quarantine())?;
                 if let Some(parent) = path.parent() {
-                    Self::sync_dir(parent)?;
+                    self.sync_dir(parent)?;
                 }
                 return Ok(to);
             }
@@ -335,90 +338,5 @@ pub(super) fn is_zero(file: &File, offset: u64) -> io::Result<bool> {
             return Ok(true);
         }
         at = at.saturating_add(read as u64);
-    }
-}
-
-/// The most slices that one system call takes (`IOV_MAX` on Linux).
-const SLICES_MAX: usize = 1024;
-
-/// Writes all of `slices` at the file's position, with as few system calls as the kernel allows.
-pub(super) fn write_all(mut file: &File, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-    let mut rest = slices;
-    IoSlice::advance_slices(&mut rest, 0);
-    #[cfg(test)]
-    if let Err(error) = faults::strike(faults::Call::Write, file) {
-        // What a full disk leaves: some of it.
-        let some = rest.first().map(|slice| slice.get(..slice.len() / 2).unwrap_or_default());
-        file.write_all(some.unwrap_or_default())?;
-        return Err(error);
-    }
-    while !rest.is_empty() {
-        let now = rest.len().min(SLICES_MAX);
-        match file.write_vectored(rest.get(..now).unwrap_or_default()) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut rest, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Failures of the disk that tests ask for, by the path of the file that is touched.
-#[cfg(test)]
-pub(super) mod faults {
-    use std::fs::File;
-    use std::io;
-    use std::os::fd::AsRawFd as _;
-    use std::path::{Path, PathBuf};
-    use std::sync::Mutex;
-
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(in crate::spool) enum Call {
-        Write,
-        Sync,
-    }
-
-    struct Fault {
-        under: PathBuf,
-        call: Call,
-        times: u32,
-    }
-
-    static FAULTS: Mutex<Vec<Fault>> = Mutex::new(Vec::new());
-
-    /// Lets the next `times` calls fail that touch a file under `under`.
-    pub(in crate::spool) fn fail(under: &Path, call: Call, times: u32) {
-        let under = under.canonicalize().unwrap();
-        let mut faults = FAULTS.lock().unwrap();
-        faults.retain(|fault| fault.under != under || fault.call != call);
-        faults.push(Fault { under, call, times });
-    }
-
-    /// How many of the failures that were asked for are still to come.
-    pub(in crate::spool) fn left(under: &Path, call: Call) -> u32 {
-        let under = under.canonicalize().unwrap();
-        let faults = FAULTS.lock().unwrap();
-        faults
-            .iter()
-            .filter(|fault| fault.under == under && fault.call == call)
-            .map(|fault| fault.times)
-            .sum()
-    }
-
-    pub(super) fn strike(call: Call, file: &File) -> io::Result<()> {
-        let mut faults = FAULTS.lock().unwrap();
-        if faults.iter().all(|fault| fault.times == 0) {
-            return Ok(());
-        }
-        let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-        let fault = faults.iter_mut().find(|f| f.call == call && f.times > 0 && path.starts_with(&f.under));
-        match fault {
-            Some(fault) => {
-                fault.times -= 1;
-                Err(io::Error::from_raw_os_error(if call == Call::Write { 28 } else { 5 }))
-            }
-            None => Ok(()),
-        }
     }
 }

@@ -1,12 +1,19 @@
 //! A disk that refuses, a spool that is full, and an end in the middle of things.
 
-use super::disk::faults::{self, Call};
+use super::storage::sim::{Call, Failure, Sim};
 use super::tests::{acknowledge, append, committed, cut, lines, numbered, options, wait_for};
 use super::*;
 use crate::event::{FrameSink as _, Seq, SourceName};
 
 fn account(spool: &Spool, source: &str) -> Account {
     spool.batches.shared.view().sources.get(&SourceName::from(source)).map(|r| r.account).unwrap_or_default()
+}
+
+/// A spool on a disk that can be made to fail.
+fn on_sim(root: &tempfile::TempDir) -> (Arc<Sim>, Spool) {
+    let sim = Arc::new(Sim::new(root.path()));
+    let spool = Spool::open_on(Disk::on(sim.clone(), root.path()), &options(root.path())).unwrap();
+    (sim, spool)
 }
 
 fn segment_count(spool: &Spool) -> usize {
@@ -16,13 +23,13 @@ fn segment_count(spool: &Spool) -> usize {
 #[test]
 fn after_a_failed_sync_the_frames_are_written_to_another_segment_under_the_same_numbers() {
     let root = tempfile::tempdir().unwrap();
-    let spool = Spool::open(&options(root.path())).unwrap();
+    let (sim, spool) = on_sim(&root);
     append(&spool, "app", 0, 5);
     committed(&spool, 6);
-    faults::fail(&root.path().join("segments"), Call::Sync, 2);
+    sim.fail(Call::Sync, "segments", Failure::Io, 2);
     append(&spool, "app", 5, 5);
     committed(&spool, 11);
-    assert_eq!(faults::left(&root.path().join("segments"), Call::Sync), 0);
+    assert_eq!(sim.failures_left(), 0);
     assert_eq!(segment_count(&spool), 2, "one was given up, one that was never used is gone");
     let batch = cut(&spool, &[(1, 10)])[0];
     assert_eq!(lines(&spool, batch), numbered(0, 10));
@@ -38,10 +45,10 @@ fn after_a_failed_sync_the_frames_are_written_to_another_segment_under_the_same_
 #[test]
 fn a_failed_write_pauses_reading_and_nothing_is_lost_or_written_twice() {
     let root = tempfile::tempdir().unwrap();
-    let spool = Spool::open(&options(root.path())).unwrap();
+    let (sim, spool) = on_sim(&root);
     append(&spool, "app", 0, 5);
     committed(&spool, 6);
-    faults::fail(&root.path().join("segments"), Call::Write, 2);
+    sim.fail(Call::Write, "segments", Failure::NoSpace, 2);
     append(&spool, "app", 5, 5);
     committed(&spool, 11);
     let batch = cut(&spool, &[(1, 10)])[0];
@@ -55,15 +62,15 @@ fn a_failed_write_pauses_reading_and_nothing_is_lost_or_written_twice() {
 #[test]
 fn a_ledger_that_cannot_be_synced_is_written_anew() {
     let root = tempfile::tempdir().unwrap();
-    let spool = Spool::open(&options(root.path())).unwrap();
+    let (sim, spool) = on_sim(&root);
     append(&spool, "app", 0, 5);
     committed(&spool, 6);
     let first = cut(&spool, &[(1, 2)])[0];
-    faults::fail(&root.path().join("ledger"), Call::Sync, 1);
+    sim.fail(Call::Sync, "ledger", Failure::Io, 1);
     let second = cut(&spool, &[(3, 5)])[0];
     acknowledge(&spool, first);
     spool.close();
-    assert_eq!(faults::left(&root.path().join("ledger"), Call::Sync), 0);
+    assert_eq!(sim.failures_left(), 0);
     let spool = Spool::open(&options(root.path())).unwrap();
     assert_eq!(spool.batches().outstanding(), [second]);
     assert_eq!(account(&spool, "app").acknowledged, 2);
@@ -197,11 +204,11 @@ fn a_full_spool_drops_its_oldest_where_that_is_asked_for() {
 #[test]
 fn a_dead_letter_waits_for_a_disk_that_refuses() {
     let root = tempfile::tempdir().unwrap();
-    let spool = Spool::open(&options(root.path())).unwrap();
+    let (sim, spool) = on_sim(&root);
     append(&spool, "app", 0, 1);
     committed(&spool, 2);
     let batch = cut(&spool, &[(1, 1)])[0];
-    faults::fail(&root.path().join("dead-letters"), Call::Write, 1);
+    sim.fail(Call::Write, "dead-letters", Failure::NoSpace, 1);
     assert_eq!(spool.batches().bury(batch, 413, "too large"), Ok(()));
     assert_eq!(account(&spool, "app").dead, 1);
     spool.close();

@@ -456,7 +456,7 @@ fn a_dead_letter_is_as_documented() {
 fn ledger_entries(books: &Books) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let dir = tempfile::tempdir().unwrap();
     let (path, copy) = (dir.path().join("ledger"), dir.path().join("copy"));
-    let ledger = Ledger::create(&path, SyncMode::Group, books).unwrap();
+    let ledger = Ledger::create(&Disk::new(dir.path()), &path, SyncMode::Group, books).unwrap();
     disk::copy_dir(&path, &copy).unwrap();
     drop(ledger);
     let db = sled::Config::new().path(copy).use_compression(false).open().unwrap();

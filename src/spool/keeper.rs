@@ -13,7 +13,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::time::{Duration, Instant};
 
 use super::dead_letter::{DeadLetter, DeadLetters};
-use super::disk::Disk;
 use super::ledger::{BatchRecord, Books, Changes, GROUP_MAX, Group, Ledger, LedgerError, Mark};
 use super::log::Log;
 use super::view::{Filed, Shared};
@@ -585,7 +584,7 @@ impl Keeper {
             return;
         }
         for id in &finished {
-            match Disk::unlink(&self.log.disk.segment(*id)) {
+            match self.log.disk.unlink(&self.log.disk.segment(*id)) {
                 Ok(()) => tracing::debug!(segment = id.0, "segment unlinked"),
                 Err(error) => tracing::warn!(segment = id.0, %error, "segment cannot be unlinked"),
             }

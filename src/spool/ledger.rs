@@ -24,6 +24,7 @@ use super::entries::{
 };
 use super::files::FileState;
 use super::segment::{Account, SpoolId};
+use super::storage;
 use crate::batch::{BatchId, Part};
 use crate::config::SyncMode;
 use crate::event::{CheckpointKey, Position, SegmentId, Seq, SourceName};
@@ -359,6 +360,7 @@ pub(super) struct Ledger {
     db: sled::Db,
     /// A handle of our own on sled's file, for the fsync that its flush leaves out.
     file: File,
+    disk: Disk,
     path: PathBuf,
     sync: SyncMode,
 }
@@ -368,30 +370,35 @@ impl Ledger {
     ///
     /// # Errors
     /// Where sled fails, panics, or does not come back in time.
-    pub(super) fn open(path: &Path, sync: SyncMode) -> Result<Self, LedgerError> {
+    pub(super) fn open(disk: &Disk, path: &Path, sync: SyncMode) -> Result<Self, LedgerError> {
         let db = open_with_deadline(path)?;
         let io = |source| LedgerError::Io { path: path.to_owned(), source };
         let names = Disk::list(path).map_err(io)?;
         for name in names {
             let file = path.join(name);
             if file.is_file() {
-                Disk::open(&file).and_then(|file| Disk::sync_all(&file)).map_err(io)?;
+                Disk::open(&file).and_then(|file| disk.sync_all(&file)).map_err(io)?;
             }
         }
-        Disk::sync_dir(path).map_err(io)?;
+        disk.sync_dir(path).map_err(io)?;
         if let Some(parent) = path.parent() {
-            Disk::sync_dir(parent).map_err(io)?;
+            disk.sync_dir(parent).map_err(io)?;
         }
         let file = Disk::open(&path.join("db")).map_err(io)?;
-        Ok(Self { db, file, path: path.to_owned(), sync })
+        Ok(Self { db, file, disk: disk.clone(), path: path.to_owned(), sync })
     }
 
     /// Creates a ledger that holds `books`, where none is.
     ///
     /// # Errors
     /// Where it cannot be opened or written.
-    pub(super) fn create(path: &Path, sync: SyncMode, books: &Books) -> Result<Self, LedgerError> {
-        let ledger = Self::open(path, sync)?;
+    pub(super) fn create(
+        disk: &Disk,
+        path: &Path,
+        sync: SyncMode,
+        books: &Books,
+    ) -> Result<Self, LedgerError> {
+        let ledger = Self::open(disk, path, sync)?;
         ledger.commit(Changes::everything(books))?;
         Ok(ledger)
     }
@@ -410,17 +417,17 @@ impl Ledger {
         let path = disk.ledger();
         let io = |source| LedgerError::Io { path: path.clone(), source };
         let (new, old) = (path.with_extension("new"), path.with_extension("old"));
-        Disk::remove_dir(&new).map_err(io)?;
-        drop(Self::create(&new, sync, books)?);
+        disk.remove_dir(&new).map_err(io)?;
+        drop(Self::create(disk, &new, sync, books)?);
         if path.exists() {
-            Disk::remove_dir(&old).map_err(io)?;
-            Disk::rename(&path, &old).map_err(io)?;
+            disk.remove_dir(&old).map_err(io)?;
+            disk.rename(&path, &old).map_err(io)?;
         }
-        Disk::rename(&new, &path).map_err(io)?;
-        Disk::sync_dir(disk.root()).map_err(io)?;
-        let ledger = Self::open(&path, sync)?;
+        disk.rename(&new, &path).map_err(io)?;
+        disk.sync_dir(disk.root()).map_err(io)?;
+        let ledger = Self::open(disk, &path, sync)?;
         // What is left of the old one is removed at the next start.
-        let _ = Disk::remove_dir(&old);
+        let _ = disk.remove_dir(&old);
         Ok(ledger)
     }
 
@@ -429,11 +436,11 @@ impl Ledger {
         let path = disk.ledger();
         let (new, old) = (path.with_extension("new"), path.with_extension("old"));
         if old.exists() && !path.exists() {
-            Disk::rename(&old, &path)?;
+            disk.rename(&old, &path)?;
         }
-        Disk::remove_dir(&old)?;
-        Disk::remove_dir(&new)?;
-        Disk::sync_dir(disk.root())
+        disk.remove_dir(&old)?;
+        disk.remove_dir(&new)?;
+        disk.sync_dir(disk.root())
     }
 
     /// Makes `changes` durable, all of them or none.
@@ -443,9 +450,11 @@ impl Ledger {
     pub(super) fn commit(&self, changes: Changes) -> Result<(), LedgerError> {
         let database = |source| LedgerError::Database { path: self.path.clone(), source };
         self.db.apply_batch(changes.batch).map_err(database)?;
+        storage::step("flush", &self.path);
         self.db.flush().map_err(database)?;
         if self.sync == SyncMode::Group {
-            Disk::sync_all(&self.file)
+            self.disk
+                .sync_all(&self.file)
                 .map_err(|source| LedgerError::Io { path: self.path.join("db"), source })?;
         }
         Ok(())

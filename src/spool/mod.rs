@@ -14,8 +14,8 @@
 //!
 //! Threads: the *writer* owns the segment that is appended to, the *keeper* owns the ledger. Everything else reads.
 //!
-//! `codec` → `entries`, `frame`, `segment` (pure layouts) → `files` (what frames say of files) → `disk` (the storage
-//! seam) → `log`, `reader`, `ledger` → `writer`, `keeper`, `recovery` → this file, which only wires. `inspect` and `beside`
+//! `codec` → `entries`, `frame`, `segment` (pure layouts) → `files` (what frames say of files) → `storage` (the seam to
+//! the operating system), `disk` → `log`, `reader`, `ledger` → `writer`, `keeper`, `recovery` → this file, which only wires. `inspect` and `beside`
 //! look from outside; `tools` are what an operator does with a spool.
 
 mod adopt;
@@ -48,6 +48,7 @@ mod queue;
 mod reader;
 mod recovery;
 mod segment;
+mod storage;
 mod survey;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -189,19 +190,23 @@ impl Spool {
     /// # Errors
     /// Where the directory cannot be used, is held by another process, or was written by a newer version.
     pub fn open(options: &SpoolOptions) -> Result<Self, SpoolError> {
-        let disk = Disk::new(&options.dir);
+        Self::open_on(Disk::new(&options.dir), options)
+    }
+
+    /// Opens a spool on a disk, which tests make.
+    fn open_on(disk: Disk, options: &SpoolOptions) -> Result<Self, SpoolError> {
         disk.create_dirs().map_err(|source| SpoolError::Directory { path: options.dir.clone(), source })?;
         let lock = Arc::new(Lock::take(&disk)?);
-        Self::open_with(options, lock, |_| Ok(()))
+        Self::open_with(disk, options, lock, |_| Ok(()))
     }
 
     /// Opens a spool whose lock this process has. `prepare` may change what was recovered before anyone sees it.
     fn open_with(
+        disk: Disk,
         options: &SpoolOptions,
         lock: Arc<Lock>,
         prepare: impl FnOnce(&mut recovery::Recovered) -> Result<(), SpoolError>,
     ) -> Result<Self, SpoolError> {
-        let disk = Disk::new(&options.dir);
         let directory = |source| SpoolError::Directory { path: options.dir.clone(), source };
         if let Err(error) = disk.keep_reserve(keeper::RESERVE_BYTES) {
             tracing::warn!(%error, "no reserve could be kept for a full disk");

@@ -134,7 +134,7 @@ fn open_ledger(disk: &Disk, sync: SyncMode, survey: &Survey) -> Result<Option<(L
         }
         return Ok(None);
     }
-    let error = match Ledger::open(&path, sync).and_then(|ledger| Ok((ledger.read()?, ledger))) {
+    let error = match Ledger::open(disk, &path, sync).and_then(|ledger| Ok((ledger.read()?, ledger))) {
         Ok((Some(books), _)) if !survey.is_empty() && !survey.has(books.meta.lineage) => {
             Some("it belongs to another spool".to_owned())
         }
@@ -313,7 +313,7 @@ fn keep_or_unlink(disk: &Disk, id: SegmentId, extent: &Extent, books: &Books) ->
     if extent.end > books.frontier() {
         return true;
     }
-    match Disk::unlink(&disk.segment(id)) {
+    match disk.unlink(&disk.segment(id)) {
         Ok(()) => tracing::debug!(segment = id.0, "settled segment unlinked"),
         Err(error) => tracing::warn!(segment = id.0, %error, "settled segment cannot be unlinked"),
     }

@@ -54,7 +54,7 @@ impl Change {
                 // Begun and nothing more, when the agent or the machine went down.
                 let path = disk.segment(*id);
                 tracing::info!(path = %path.display(), "the beginning of a segment is removed");
-                Disk::unlink(&path).map_err(io_error(&path))
+                disk.unlink(&path).map_err(io_error(&path))
             }
             Self::Mend(header) => {
                 mend(disk, header.segment, header);
@@ -223,7 +223,7 @@ fn mend(disk: &Disk, id: SegmentId, header: &SegmentHeader) {
     }
     let mut bytes = Vec::with_capacity(segment::HEADER_LEN);
     header.encode(&mut bytes);
-    if let Err(error) = Disk::mend_head(&path, &bytes) {
+    if let Err(error) = disk.mend_head(&path, &bytes) {
         tracing::warn!(path = %path.display(), %error, "the segment's header cannot be mended");
     }
 }

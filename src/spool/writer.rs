@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::{Budget, Room};
-use super::disk::{self, Disk};
+use super::disk::Disk;
 use super::files::FileState;
 use super::frame::{FrameHeader, FrameKind};
 use super::keeper::KeeperHandle;
@@ -260,11 +260,11 @@ impl Writer {
             start = *end;
         }
         let bytes = slices.iter().map(|slice| slice.len() as u64).sum();
-        disk::write_all(&active.file, &mut slices).map_err(Fault::Write)?;
+        self.log.disk.write(&active.file, &mut slices).map_err(Fault::Write)?;
         if self.sync == SyncMode::Group {
-            Disk::sync_data(&active.file).map_err(Fault::Sync)?;
+            self.log.disk.sync_data(&active.file).map_err(Fault::Sync)?;
             if !active.preamble.is_empty() {
-                Disk::sync_dir(&self.log.disk.segments()).map_err(Fault::Sync)?;
+                self.log.disk.sync_dir(&self.log.disk.segments()).map_err(Fault::Sync)?;
             }
         }
         Ok(bytes)
@@ -326,7 +326,7 @@ impl Writer {
         let id = self.next_segment;
         // The number is used up even where creating fails: what may be left under it is never written again.
         self.next_segment = id.plus(1);
-        let file = Disk::create_new(&self.log.disk.segment(id)).map_err(Fault::Write)?;
+        let file = self.log.disk.create_new(&self.log.disk.segment(id)).map_err(Fault::Write)?;
         let mut preamble = Vec::new();
         SegmentHeader {
             segment: id,
@@ -374,11 +374,11 @@ impl Writer {
         if active.len == 0 {
             // Nothing in it was ever committed. Where it cannot be unlinked, recovery finds its frames taken over by
             // the next segment.
-            let _ = Disk::unlink(&self.log.disk.segment(active.id));
+            let _ = self.log.disk.unlink(&self.log.disk.segment(active.id));
             return;
         }
         // After a failed sync as well, so that a later start does not take for durable what is only in memory.
-        let undone = undo(&active.file, active.len).is_ok();
+        let undone = undo(&self.log.disk, &active.file, active.len).is_ok();
         if undone && matches!(fault, Fault::Write(_)) {
             self.active = Some(active);
         } else {
@@ -396,9 +396,9 @@ impl Writer {
 }
 
 /// Cuts a file back to what is committed and sets the place of the next write there.
-fn undo(file: &File, len: u64) -> io::Result<()> {
+fn undo(disk: &Disk, file: &File, len: u64) -> io::Result<()> {
     use std::io::Seek as _;
-    Disk::set_len(file, len)?;
+    disk.set_len(file, len)?;
     let mut file = file;
     file.seek(io::SeekFrom::Start(len)).map(|_| ())
 }

@@ -110,7 +110,7 @@ pub(crate) fn requeue(
     if letters.is_empty() {
         return Ok(0);
     }
-    let spool = Spool::open_with(options, lock, |_| Ok(()))?;
+    let spool = Spool::open_with(disk.clone(), options, lock, |_| Ok(()))?;
     let mut done = 0;
     while let Some(rest) = letters.get(done..).filter(|rest| !rest.is_empty()) {
         let (draft, count) = draft(rest);

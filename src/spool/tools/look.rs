@@ -221,7 +221,7 @@ pub(super) fn read_ledger(disk: &Disk) -> Result<Seen, SpoolError> {
     if !there.ledger().exists() {
         return Ok(Seen::Missing);
     }
-    match Ledger::open(&there.ledger(), SyncMode::Os).and_then(|ledger| ledger.read()) {
+    match Ledger::open(&there, &there.ledger(), SyncMode::Os).and_then(|ledger| ledger.read()) {
         Ok(Some(books)) => Ok(Seen::Books(Box::new(books))),
         Ok(None) => Ok(Seen::Broken("it is empty".to_owned())),
         Err(LedgerError::Newer { version, .. }) => Err(SpoolError::Newer { path, version }),

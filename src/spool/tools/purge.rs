@@ -56,7 +56,7 @@ pub(crate) fn purge(options: &SpoolOptions, what: What, progress: Progress<'_>) 
     let lock = Arc::new(Lock::take(&disk)?);
     let before = Disk::usage(&disk.segments());
     let mut purged = Purged::default();
-    let spool = Spool::open_with(options, lock.clone(), |recovered| {
+    let spool = Spool::open_with(disk.clone(), options, lock.clone(), |recovered| {
         let log = Log::new(disk.clone(), recovered.segments.clone(), recovered.end);
         let shared = Shared::new(&recovered.books, recovered.totals.clone());
         let mut planner =

@@ -108,7 +108,7 @@ fn settle(options: &SpoolOptions, lock: &Arc<Lock>, before: &Checked) -> Result<
     // What recovery has to say is in the findings.
     let silence = tracing::subscriber::NoSubscriber::new();
     tracing::subscriber::with_default(silence, || {
-        let spool = Spool::open_with(options, lock.clone(), |recovered| {
+        let spool = Spool::open_with(Disk::new(&options.dir), options, lock.clone(), |recovered| {
             // All that is known stands at the head of a new segment then, whatever the old ones say.
             recovered.begin = true;
             Ok(())
