@@ -2,21 +2,17 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::content::{self, Run};
 use super::dead_letter::DeadLetter;
 use super::keeper::{Closed, Counts, KeeperHandle};
 use super::ledger::{BatchRecord, Location};
-use super::log::Log;
+use super::log::{self, Log};
 use super::reader::{FrameReader, Step};
 use super::segment::SpoolId;
 use super::view::{Filed, Shared};
 use crate::batch::{BatchContent, BatchId, SourceRange};
 use crate::event::{Position, Seq, SourceName, Timestamp};
-
-/// How long a read waits before it tries again after the disk refused.
-const RETRY_EVERY: Duration = Duration::from_millis(500);
 
 /// The outstanding batches of a spool.
 #[derive(Clone, Debug)]
@@ -132,7 +128,7 @@ impl Batches {
             if self.log.is_closed() {
                 return Err(Closed);
             }
-            self.log.wait_freed(crate::clock::now() + RETRY_EVERY);
+            self.log.wait_freed(crate::clock::now() + log::RETRY_EVERY);
         }
         Ok(())
     }
@@ -192,7 +188,7 @@ impl Batches {
                 Err(_) if self.log.is_closed() => return Err(Closed),
                 Err(error) => tracing::error!(%error, "the spool cannot be read; delivery waits"),
             }
-            self.log.wait_freed(crate::clock::now() + RETRY_EVERY);
+            self.log.wait_freed(crate::clock::now() + log::RETRY_EVERY);
         }
     }
 }

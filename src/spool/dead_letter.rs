@@ -128,23 +128,73 @@ pub(super) fn files(disk: &Disk) -> io::Result<Vec<SegmentId>> {
 pub(super) fn read_all(disk: &Disk) -> io::Result<BTreeMap<Position, DeadLetter>> {
     let mut letters = BTreeMap::new();
     for id in files(disk)? {
-        let file = Disk::open(&disk.dead_letters().join(segment::file_name(id)))?;
-        let len = file.metadata()?.len();
-        let mut at = 0;
-        while at < len {
-            at = match reader::frame_at(&file, id, at, len)? {
-                Found::Frame(header, payload, end) => {
-                    if let Some(letter) = decode(&header, &payload) {
-                        letters.entry(letter.position).or_insert(letter);
-                    }
-                    end
-                }
-                Found::BadPayload(_, end) => end,
-                Found::BadHeader => reader::find_frame(&file, id, at + 1, len)?.unwrap_or(len),
-            };
-        }
+        read(disk, id, &mut letters)?;
     }
     Ok(letters)
+}
+
+/// Reads the newest files of dead letters, until they have `count` or there are no more.
+pub(super) fn read_newest(disk: &Disk, count: usize) -> io::Result<BTreeMap<Position, DeadLetter>> {
+    let mut letters = BTreeMap::new();
+    for id in files(disk)?.into_iter().rev() {
+        if letters.len() >= count {
+            break;
+        }
+        read(disk, id, &mut letters)?;
+    }
+    Ok(letters)
+}
+
+/// Adds what is in one file; says where the last of it ends that can be read.
+fn read(disk: &Disk, id: SegmentId, letters: &mut BTreeMap<Position, DeadLetter>) -> io::Result<u64> {
+    let file = Disk::open(&disk.dead_letters().join(segment::file_name(id)))?;
+    let len = file.metadata()?.len();
+    let (mut at, mut intact) = (0, 0);
+    while at < len {
+        at = match reader::frame_at(&file, id, at, len)? {
+            Found::Frame(header, payload, end) => {
+                if let Some(letter) = decode(&header, &payload) {
+                    letters.entry(letter.position).or_insert(letter);
+                }
+                intact = end;
+                end
+            }
+            Found::BadPayload(_, end) => end,
+            Found::BadHeader => reader::find_frame(&file, id, at + 1, len)?.unwrap_or(len),
+        };
+    }
+    Ok(intact)
+}
+
+/// Cuts what a crash left of the newest letter, which nobody was promised. Bytes that say something are kept.
+pub(super) fn cut_torn(disk: &Disk) -> io::Result<()> {
+    let Some(newest) = files(disk)?.last().copied() else { return Ok(()) };
+    let intact = read(disk, newest, &mut BTreeMap::new())?;
+    let path = disk.dead_letters().join(segment::file_name(newest));
+    let file = Disk::open(&path)?;
+    let len = file.metadata()?.len();
+    if intact == len && len > 0 {
+        return Ok(());
+    }
+    if !disk::is_zero(&file, intact)? {
+        reader::keep(disk, &file, &quarantine_name(newest, intact, len), intact, len)?;
+    }
+    tracing::warn!(
+        path = %path.display(),
+        offset = intact,
+        bytes = len - intact,
+        "torn end of the dead letters cut; its event is sent again"
+    );
+    if intact > 0 {
+        return disk.truncate(&path, intact);
+    }
+    disk.unlink(&path)?;
+    disk.sync_dir(&disk.dead_letters())
+}
+
+/// Under which name bytes of a file of dead letters are kept.
+pub(super) fn quarantine_name(id: SegmentId, from: u64, to: u64) -> String {
+    format!("dead-letters.{}.{from}-{to}", segment::file_name(id))
 }
 
 /// Takes the letters of these positions out of their files, durably. What cannot be read stays.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::dead_letter::{DeadLetter, DeadLetters};
 use super::ledger::{BatchRecord, Books, Changes, GROUP_MAX, Group, Ledger, LedgerError, Mark};
-use super::log::Log;
+use super::log::{self, Log};
 use super::view::{Filed, Shared};
 use crate::batch::{BatchId, SourceRange};
 use crate::config::SyncMode;
@@ -24,9 +24,7 @@ use crate::telemetry::Repeats;
 /// How long acknowledgements alone wait for company.
 const LINGER: Duration = Duration::from_millis(10);
 /// The most commands in one commit.
-const COMMANDS_MAX: usize = 1024;
-/// How long the keeper waits before it tries again after the disk refused.
-const RETRY_EVERY: Duration = Duration::from_millis(500);
+pub(super) const COMMANDS_MAX: usize = 1024;
 /// How often it is tried to have the reserve again after it was given up.
 const RESERVE_EVERY: Duration = Duration::from_secs(10);
 /// How often a ledger that cannot be written is said again.
@@ -542,7 +540,7 @@ impl Keeper {
                     "the ledger cannot be written; delivery waits"
                 );
             }
-            self.log.wait_freed(crate::clock::now() + RETRY_EVERY);
+            self.log.wait_freed(crate::clock::now() + log::RETRY_EVERY);
         }
     }
 

@@ -7,11 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::disk::Disk;
 use super::segment::SpoolId;
 use crate::event::{Position, SegmentId};
+
+/// How long is waited before something is tried again that the disk refused.
+pub(super) const RETRY_EVERY: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 500 });
 
 /// One segment as far as it is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

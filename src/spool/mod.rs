@@ -22,8 +22,11 @@ mod adopt;
 mod batches;
 mod beside;
 mod budget;
+mod burials;
 mod codec;
 mod content;
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod damage_tests;
 mod dead_letter;

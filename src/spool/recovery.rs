@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::adopt::{Tail, read_tail};
+use super::burials;
 use super::dead_letter;
 use super::disk::Disk;
 use super::files::FileState;
@@ -65,11 +66,16 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
         disk.quarantine_path(&disk.ledger()).map_err(io_error(&disk.ledger()))?;
     }
     let rebuilt = opened.is_none();
+    dead_letter::cut_torn(disk).map_err(io_error(&disk.dead_letters()))?;
     let (ledger, mut books) = match opened {
         Some((ledger, books)) => (Some(ledger), books),
         None => (None, rebuild(disk, &tail, &survey)?),
     };
     let before = books.clone();
+    if !rebuilt {
+        let log = Arc::new(Log::new(disk.clone(), survey.extents(tail.end), tail.end));
+        burials::finish(&log, &mut books).map_err(io_error(&disk.dead_letters()))?;
+    }
     make_durable(disk, &survey, &books.meta, options.sync)?;
 
     let end = adopt_mark(&mut tail, &books);

@@ -22,7 +22,7 @@ use super::files::FileState;
 use super::frame::{FrameHeader, FrameKind};
 use super::keeper::KeeperHandle;
 use super::ledger::Mark;
-use super::log::{Extent, Log};
+use super::log::{self, Extent, Log};
 use super::queue::{Queue, Queued};
 use super::segment::{SegmentHeader, Snapshot, SourceEntry, SpoolId};
 use super::view::Shared;
@@ -30,8 +30,6 @@ use crate::config::SyncMode;
 use crate::event::{EventBlock, Position, SegmentId, Seq, SourceName};
 use crate::telemetry::Repeats;
 
-/// How long the writer waits before it tries again after the disk refused.
-const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// How often trouble that lasts, or comes back, is said again.
 const SAY_EVERY: Duration = Duration::from_secs(30);
 
@@ -202,7 +200,7 @@ impl Writer {
         if self.queue.is_closed() {
             return Err(Abandoned);
         }
-        self.log.wait_freed(crate::clock::now() + RETRY_EVERY);
+        self.log.wait_freed(crate::clock::now() + log::RETRY_EVERY);
         if self.queue.is_closed() { Err(Abandoned) } else { Ok(()) }
     }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 
 use crate::event::SegmentId;
+use crate::spool::dead_letter;
 use crate::spool::frame::FrameHeader;
 use crate::spool::reader::{self, Found};
 use crate::spool::segment;
@@ -34,10 +35,9 @@ pub(super) enum Directory {
 
 impl Damaged {
     pub(super) fn quarantine_name(&self) -> String {
-        let name = format!("{}.{}-{}", segment::file_name(self.segment), self.from, self.to);
         match self.directory {
-            Directory::Segments => name,
-            Directory::DeadLetters => format!("dead-letters.{name}"),
+            Directory::Segments => format!("{}.{}-{}", segment::file_name(self.segment), self.from, self.to),
+            Directory::DeadLetters => dead_letter::quarantine_name(self.segment, self.from, self.to),
         }
     }
 }
