@@ -62,7 +62,7 @@ pub struct Feature {
     pub built: bool,
 }
 
-/// A strategy's own table below `[global]`, declared with [`table!`](super::options::table).
+/// A strategy's own table below `[global]`, declared with `config::options::table`.
 #[derive(Debug)]
 pub struct OptionTable {
     /// Its name below `[global]`.

@@ -1,6 +1,6 @@
 //! The way out: one [`Strategy`] a transport.
 //!
-//! A transport is one module here and one line in [`STRATEGIES`]; `docs/strategies.md` says how one is written.
+//! A transport is one module here and one line in `STRATEGIES`; `docs/strategies.md` says how one is written.
 
 mod client;
 #[cfg(test)]
