@@ -7,7 +7,8 @@ use std::fmt::{self, Write as _};
 use std::io;
 use std::process::ExitCode;
 
-use crate::config::{self, Auth, Compression, Config, Global, OnFull, SendType, SyncMode, show_bytes};
+use crate::config::{self, Auth, Config, Global, OnFull, SyncMode, show_bytes};
+use crate::send;
 
 const AFTER_HELP: &str = "\
 What is legal but cannot be meant (a file that cannot be read, is compressed or is followed twice, credentials sent in
@@ -39,10 +40,10 @@ pub struct Args {
 /// Runs the subcommand.
 pub fn run(cli: &super::Cli, args: &Args) -> anyhow::Result<ExitCode> {
     if args.keys {
-        print(io::stdout(), &config::reference())?;
+        print(io::stdout(), &config::reference(&send::transports()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let config = Config::load(&cli.config, cli.spool_dir.as_deref())?;
+    let config = Config::load(&cli.config, cli.spool_dir.as_deref(), &send::transports())?;
     let mut report = Report::default();
     report.destination(&config);
     for source in &config.sources {
@@ -87,7 +88,7 @@ impl Report {
         self.line("accepted", config.path.display());
         self.line("agent", &global.agent_name);
         self.line("sends to", &global.end_point);
-        self.line("", transport(global));
+        self.line("", format_args!("{}, {}", global.send_type.name, (global.send_type.sends)(global)));
         self.line("auth", auth_name(global.auth.as_ref()));
         if !global.headers.is_empty() {
             let names: Vec<_> = global.headers.iter().map(|(name, _)| name.as_str()).collect();
@@ -160,29 +161,6 @@ impl Report {
     }
 }
 
-/// How batches travel.
-fn transport(global: &Global) -> String {
-    let (tasks, timeout) = (global.max_send_task, global.timeout);
-    let name = global.send_type.name();
-    match global.send_type {
-        SendType::Http => {
-            let compression = compression_name(global.compression);
-            format!("{name}, up to {tasks} requests at a time, {timeout:?} each, {compression}")
-        }
-        SendType::WebSocket => {
-            format!("{name}, up to {tasks} batches at a time on one connection, {timeout:?} each")
-        }
-    }
-}
-
-const fn compression_name(compression: Compression) -> &'static str {
-    match compression {
-        Compression::None => "uncompressed",
-        Compression::Gzip => "gzip",
-        Compression::Zstd => "zstd",
-    }
-}
-
 fn auth_name(auth: Option<&Auth>) -> String {
     match auth {
         None => "none".to_owned(),
@@ -193,7 +171,12 @@ fn auth_name(auth: Option<&Auth>) -> String {
 
 fn is_loopback(url: &url::Url) -> bool {
     match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        // Of a scheme that is not of the web, an address is a name like any other.
+        Some(url::Host::Domain(name)) => {
+            name == "localhost"
+                || name.ends_with(".localhost")
+                || name.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        }
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,

@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_configuration_error_is_one_of_usage_under_any_context() {
-        let wrong = crate::config::Config::load("/nonexistent/config".as_ref(), None);
+        let wrong = crate::config::Config::load("/nonexistent/config".as_ref(), None, &[]);
         let error = wrong.context("cannot start").context("again").unwrap_err();
         assert_eq!(exit_code(&error), EXIT_USAGE);
         assert_eq!(exit_code(&anyhow::anyhow!("disk on fire")), EXIT_RUNTIME);

@@ -9,12 +9,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::agent;
 use crate::config::Config;
+use crate::send;
 
 /// Runs the agent until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 pub fn run(cli: &super::Cli) -> anyhow::Result<ExitCode> {
     // The ledger's files are made by sled, which leaves their mode to this.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    let load = || Config::load(&cli.config, cli.spool_dir.as_deref());
+    let load = || Config::load(&cli.config, cli.spool_dir.as_deref(), &send::transports());
     let mut config = load()?;
     let runtime = agent::runtime()?;
     let mut signals = {

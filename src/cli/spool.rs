@@ -23,6 +23,7 @@ use serde::Serialize;
 
 use crate::config::{Config, OnFull, SyncMode};
 use crate::event::{SkipReason, Skipped, Timestamp};
+use crate::send;
 use crate::spool::SpoolOptions;
 use crate::spool::tools::ToolError;
 
@@ -85,7 +86,7 @@ pub fn run(cli: &super::Cli, args: &Args) -> anyhow::Result<ExitCode> {
 
 /// The spool that is meant, and the configuration where it can be loaded.
 fn directory(cli: &super::Cli) -> (PathBuf, Option<Config>) {
-    let config = Config::load(&cli.config, None).ok();
+    let config = Config::load(&cli.config, None, &send::transports()).ok();
     let dir = match (&cli.spool_dir, &config) {
         (Some(dir), _) => dir.clone(),
         (None, Some(config)) => config.global.spool_dir.clone(),

@@ -5,14 +5,19 @@ use std::path::Path;
 use super::document::{Located, Table, read_limited};
 use super::error::{ConfigError, Problem};
 use super::keys::{AuthKeys, AuthType};
+use super::transport::SendType;
 use super::types::{Auth, Secret};
 
 /// The longest secret, in bytes: what servers take as a header is far less.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
 /// Reads `[global.auth]`, and what the environment or a file has of it.
-pub(super) fn resolve(table: &Table<'_>) -> Result<Auth, ConfigError> {
+pub(super) fn resolve(table: &Table<'_>, send_type: SendType) -> Result<Auth, ConfigError> {
     let keys = AuthKeys::read(table)?;
+    if keys.r#type.value == AuthType::Bearer && !send_type.takes.bearer {
+        let problem = Problem::Conflict(format!("must be \"basic\", as send_type is \"{}\"", send_type.name));
+        return Err(table.error("type", keys.r#type.line, problem));
+    }
     let token = Places { name: "token", direct: keys.token, env: keys.token_env, file: keys.token_file };
     let password =
         Places { name: "password", direct: keys.password, env: keys.password_env, file: keys.password_file };

@@ -7,6 +7,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Problem, one_line};
+use super::transport::Transport;
 
 /// The longest configuration that is read, in bytes.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
@@ -19,22 +20,28 @@ pub(super) struct Text<'a> {
     text: String,
     /// Offsets of the newlines, ascending: every key asks for its line.
     newlines: Vec<usize>,
+    /// The strategies that there are.
+    transports: &'a [&'static Transport],
 }
 
 impl<'a> Text<'a> {
-    /// Reads `path`.
-    pub(super) fn read(path: &'a Path) -> Result<Self, ConfigError> {
+    /// Reads `path`; `transports` are the strategies that it may choose from.
+    pub(super) fn read(path: &'a Path, transports: &'a [&'static Transport]) -> Result<Self, ConfigError> {
         let bytes = read_limited(path, CONFIG_BYTES_MAX)
             .map_err(|error| ConfigError::file(path, Problem::Unreadable(error)))?
             .ok_or_else(|| ConfigError::file(path, Problem::TooLong { limit: CONFIG_BYTES_MAX }))?;
-        Self::from_bytes(path, bytes)
+        Self::from_bytes(path, bytes, transports)
     }
 
     /// Takes `bytes` as the content of `path`.
-    pub(super) fn from_bytes(path: &'a Path, bytes: Vec<u8>) -> Result<Self, ConfigError> {
+    pub(super) fn from_bytes(
+        path: &'a Path,
+        bytes: Vec<u8>,
+        transports: &'a [&'static Transport],
+    ) -> Result<Self, ConfigError> {
         let newlines = memchr::memchr_iter(b'\n', &bytes).collect();
         match String::from_utf8(bytes) {
-            Ok(text) => Ok(Self { path, text, newlines }),
+            Ok(text) => Ok(Self { path, text, newlines, transports }),
             Err(error) => {
                 let offset = error.utf8_error().valid_up_to();
                 let line = line_at(&newlines, offset);
@@ -72,7 +79,7 @@ impl<'a> Text<'a> {
 }
 
 /// A table of the file.
-pub(super) struct Table<'t> {
+pub(crate) struct Table<'t> {
     text: &'t Text<'t>,
     /// Empty for the document itself.
     name: String,
@@ -93,14 +100,29 @@ pub(super) struct Entry<'t> {
 
 /// A value and the line that it stands on; the line of its table for a default.
 #[derive(Clone, Debug)]
-pub(super) struct Located<T> {
+pub(crate) struct Located<T> {
     /// The value.
-    pub(super) value: T,
+    pub(crate) value: T,
     /// The line, from 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
 }
 
 impl<'t> Table<'t> {
+    /// The strategies that there are.
+    pub(super) const fn transports(&self) -> &'t [&'static Transport] {
+        self.text.transports
+    }
+
+    /// A table below this one that is not in the file: it has what `entries` has, which is nothing.
+    pub(super) fn below(&self, name: &str, entries: &'t DeTable<'t>) -> Self {
+        Table { text: self.text, name: self.path_of(name), line: self.line, entries }
+    }
+
+    /// Whether it is the table of that name.
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.name == name
+    }
+
     /// The line of its header, from 1.
     pub(super) const fn line(&self) -> usize {
         self.line
@@ -166,7 +188,7 @@ impl<'t> Table<'t> {
     }
 
     /// An error of the key `name` on `line`.
-    pub(super) fn error(&self, name: &str, line: usize, problem: Problem) -> ConfigError {
+    pub(crate) fn error(&self, name: &str, line: usize, problem: Problem) -> ConfigError {
         ConfigError::key(self.text.path, line, self.path_of(name), problem)
     }
 
@@ -176,7 +198,7 @@ impl<'t> Table<'t> {
     }
 
     /// An error of a key that is not there.
-    pub(super) fn missing(&self, name: &str, accepts: String) -> ConfigError {
+    pub(crate) fn missing(&self, name: &str, accepts: String) -> ConfigError {
         self.error(name, self.line, Problem::Missing { accepts })
     }
 }

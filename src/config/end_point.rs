@@ -5,7 +5,7 @@ use url::Url;
 
 use super::document::{Located, Table, found_secret, quoted};
 use super::error::{ConfigError, Problem};
-use super::send_type::{Schemes, SendType};
+use super::transport::{Schemes, SendType};
 use super::types::{EndPoint, Secret};
 
 /// Headers that the agent sets itself, or that HTTP and the handshake of a WebSocket set for a connection.
@@ -34,11 +34,11 @@ pub(super) fn resolve(
     end_point: &Located<String>,
     send_type: SendType,
 ) -> Result<EndPoint, ConfigError> {
-    let Schemes { plain, secure } = send_type.schemes();
+    let Schemes { plain, secure } = send_type.schemes;
     let unacceptable = |found: String| {
         let accepts = format!(
             "a URL that begins with {plain}:// or {secure}://, as send_type is \"{}\"",
-            send_type.name()
+            send_type.name
         );
         let problem = Problem::Unacceptable { accepts, found };
         table.error("end_point", end_point.line, problem)
@@ -55,6 +55,10 @@ pub(super) fn resolve(
     }
     if ![plain, secure].contains(&url.scheme()) {
         return Err(unacceptable(format!("is {}", without_secrets(&end_point.value))));
+    }
+    // A URL needs no host unless its scheme is one of the web's.
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(unacceptable(format!("is {}: empty host", without_secrets(&end_point.value))));
     }
     Ok(EndPoint(url))
 }

@@ -12,9 +12,9 @@ use super::document::{Located, Table};
 use super::error::{ConfigError, Problem};
 use super::pattern::Pattern;
 use super::rules::{
-    BYTES_MAX, Bytes, Default, Label, Line, List, Millis, OneOf, Optional, Or, Required, Rule, Seconds, Whole,
+    BYTES_MAX, Bytes, Default, Label, Line, List, Millis, OneOf, Optional, Or, Required, Seconds, Whole,
 };
-use super::send_type::SendType;
+use super::transport::{Chosen, SendType};
 use super::types::{Compression, LineFormat, MultilinePreset, OnFull, StartAt, SyncMode};
 
 /// Most requests in flight of each kind: the whole range of a port number, as each needs a connection.
@@ -37,7 +37,7 @@ const PATTERNS_MAX: usize = 256;
 pub(super) const REDACTIONS_MAX: usize = 64;
 
 /// A key in the documentation.
-pub(super) struct Row {
+pub(crate) struct Row {
     /// The key.
     pub(super) name: &'static str,
     /// What it accepts; completes "must be".
@@ -63,19 +63,24 @@ macro_rules! table {
 
         impl $table {
             /// The names of its keys.
-            pub(super) const KEYS: &'static [&'static str] = &[$(name_of(stringify!($key))),+];
+            pub(super) const KEYS: &'static [&'static str] = &[$($crate::config::options::name_of(stringify!($key))),+];
 
             /// Reads it; a key that was not declared is an error.
-            pub(super) fn read(table: &Table<'_>) -> Result<Self, ConfigError> {
-                refuse_unknown(table, &[Self::KEYS, $also])?;
+            pub(super) fn read(
+                table: &$crate::config::options::Table<'_>,
+            ) -> Result<Self, $crate::config::options::ConfigError> {
+                use $crate::config::options::{Rule as _, name_of};
+                $crate::config::options::refuse_unknown(table, &[Self::KEYS, $also])?;
                 Ok(Self { $($key: $rule.read(table, name_of(stringify!($key)))?,)+ })
             }
 
             /// Its header in a file.
+            #[allow(dead_code, reason = "a strategy's table knows its name besides")]
             pub(super) const HEADER: &'static str = $header;
 
             /// Its documentation, a row a key.
-            pub(super) fn rows() -> Vec<Row> {
+            pub(super) fn rows() -> Vec<$crate::config::options::Row> {
+                use $crate::config::options::{Row, Rule as _, name_of};
                 vec![$({
                     let rule = $rule;
                     Row {
@@ -89,6 +94,7 @@ macro_rules! table {
         }
     };
 }
+pub(crate) use table;
 
 table! {
     /// `[global]`.
@@ -96,9 +102,9 @@ table! {
         agent_name: Located<String> = Required(Line::NAME),
             "Names this agent to the server; unique among its agents.";
         end_point: Located<String> = Required(Line::PATH),
-            "The server's URL, `http://` or `https://`, for a WebSocket `ws://` or `wss://`; without credentials.";
-        send_type: Located<SendType> = Required(OneOf(SendType::WORDS)),
-            "How batches are sent: `\"HTTP\"`, one request each, or `\"WEBSOCKET\"`, one frame each on one connection.";
+            "The server's URL, without credentials; its scheme goes with `send_type`.";
+        send_type: Located<SendType> = Chosen,
+            "How batches are sent.";
         max_send_task: Located<usize> = Or(Whole(1..=SEND_TASKS_MAX), 5),
             "Most first sends, and most replays, in flight.";
         retry_count: Located<u32> = Or(Whole(0..=u32::MAX), 3),
@@ -136,7 +142,7 @@ table! {
             OneOf(&[("none", Compression::None), ("gzip", Compression::Gzip), ("zstd", Compression::Zstd)]),
             Compression::None,
         ),
-            "Content coding of request bodies; `\"none\"` because every server takes it. A WebSocket has none.";
+            "Content coding of request bodies; `\"none\"` because every server takes it.";
     }
 }
 
@@ -271,16 +277,22 @@ const EVERYWHERE: &[(&str, &[&str])] = &[
 ];
 
 /// Refuses the first key of `table` that is in none of `known`, and says which it may have been meant to be.
-pub(super) fn refuse_unknown(table: &Table<'_>, known: &[&[&str]]) -> Result<(), ConfigError> {
+pub(crate) fn refuse_unknown(table: &Table<'_>, known: &[&[&str]]) -> Result<(), ConfigError> {
+    let mut known: Vec<&str> = known.concat();
+    let of_strategies = || table.transports().iter().filter_map(|transport| transport.options);
+    if table.is("global") {
+        known.extend(of_strategies().map(|options| options.name));
+    }
     for entry in table.entries() {
-        if known.iter().any(|keys| keys.contains(&entry.name)) {
+        if known.contains(&entry.name) {
             continue;
         }
-        let known: Vec<&str> = known.concat();
         let advice = if let Some(nearest) = nearest(entry.name, &known) {
             format!("did you mean {nearest}?")
         } else if let Some((header, _)) = EVERYWHERE.iter().find(|(_, keys)| keys.contains(&entry.name)) {
             format!("it belongs under {header}")
+        } else if let Some(options) = of_strategies().find(|options| options.keys.contains(&entry.name)) {
+            format!("it belongs under {}", options.header())
         } else {
             format!("known here: {}", known.join(", "))
         };
@@ -297,7 +309,7 @@ fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
 }
 
 /// The name of a key as it is in a file: a field that had to be written `r#type` is `type` there.
-const fn name_of(field: &'static str) -> &'static str {
+pub(crate) const fn name_of(field: &'static str) -> &'static str {
     match field.split_at_checked(2) {
         Some((raw, name)) if matches!(raw.as_bytes(), b"r#") => name,
         _ => field,

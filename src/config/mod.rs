@@ -5,6 +5,7 @@
 //!   changes nothing.
 //! - Every key is declared once, in `keys`; reading, the check for unknown keys and the documentation follow from it.
 //! - No message and no `Debug` text holds a secret.
+//! - What strategies there are, and what they accept, it is told by the caller: it never looks into one.
 //!
 //! A file is read (`document`), its tables are read key by key as declared (`keys`, from the blocks of `rules` and
 //! `pattern`), and what needs more than one key or another file is resolved (`end_point`, `auth`, `tls`, `source` and,
@@ -16,12 +17,13 @@ mod end_point;
 mod error;
 mod keys;
 mod lines;
+pub(crate) mod options;
 mod pattern;
 mod reference;
 mod rules;
-mod send_type;
 mod source;
 mod tls;
+mod transport;
 mod types;
 
 use std::path::{Path, PathBuf};
@@ -32,20 +34,24 @@ use keys::{GlobalKeys, ROOT_KEYS, refuse_unknown};
 pub use error::{ConfigError, Problem};
 pub use reference::reference;
 pub use rules::show_bytes;
-pub use send_type::{Schemes, SendType};
+pub use transport::{Feature, OptionTable, Options, Schemes, SendType, Takes, Transport};
 pub use types::{
     Auth, ClientIdentity, Compression, Config, EndPoint, Global, LineFormat, LineRules, Multiline,
     MultilinePattern, MultilinePreset, OnFull, Redact, Secret, SourceConfig, StartAt, SyncMode, Tls,
 };
 
 impl Config {
-    /// Loads and validates the configuration at `path`. `spool_dir`, where given, wins over the one in the file.
-    /// Relative paths are relative to the working directory.
+    /// Loads and validates the configuration at `path`, whose `send_type` is one of `transports`. `spool_dir`, where given,
+    /// wins over the one in the file. Relative paths are relative to the working directory.
     ///
     /// # Errors
     /// The first thing that is wrong with it.
-    pub fn load(path: &Path, spool_dir: Option<&Path>) -> Result<Self, ConfigError> {
-        resolve(&Text::read(path)?, spool_dir)
+    pub fn load(
+        path: &Path,
+        spool_dir: Option<&Path>,
+        transports: &[&'static Transport],
+    ) -> Result<Self, ConfigError> {
+        resolve(&Text::read(path, transports)?, spool_dir)
     }
 }
 
@@ -89,11 +95,13 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
         ));
         return Err(table.error(name, line, problem));
     }
-    check_send_type(table, &keys)?;
+    transport::check(table, &keys.send_type)?;
+    check_compression(table, &keys)?;
     let end_point = end_point::resolve(table, &keys.end_point, keys.send_type.value)?;
-    let auth = table.table("auth")?.map(|auth| auth::resolve(&auth)).transpose()?;
+    let auth = table.table("auth")?.map(|auth| auth::resolve(&auth, keys.send_type.value)).transpose()?;
     let headers = table.table("headers")?.map(|headers| end_point::headers(&headers, auth.is_some()));
     let tls = table.table("tls")?.map(|tls| tls::resolve(&tls)).transpose()?;
+    let options = transport::options(table, &keys.send_type.value)?;
     Ok(Global {
         agent_name: keys.agent_name.value,
         end_point,
@@ -118,24 +126,17 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
         headers: headers.transpose()?.unwrap_or_default(),
         auth,
         tls: tls.unwrap_or_default(),
+        options,
     })
 }
 
-/// Refuses a strategy that was not built in, and what has no meaning with the one that is chosen.
-fn check_send_type(table: &Table<'_>, keys: &GlobalKeys) -> Result<(), ConfigError> {
+/// Refuses a content coding where the strategy has none.
+fn check_compression(table: &Table<'_>, keys: &GlobalKeys) -> Result<(), ConfigError> {
     let send_type = keys.send_type.value;
-    if let Some(feature) = send_type.missing_feature() {
-        let problem = Problem::Conflict(format!(
-            "\"{}\" is not part of this log-agent; one that has it is built with \
-             cargo build --release --features {feature}",
-            send_type.name()
-        ));
-        return Err(table.error("send_type", keys.send_type.line, problem));
-    }
-    if keys.compression.value != Compression::None && !send_type.compresses() {
+    if keys.compression.value != Compression::None && !send_type.takes.compression {
         let problem = Problem::Conflict(format!(
             "must be \"none\", as send_type is \"{}\", which has no content coding",
-            send_type.name()
+            send_type.name
         ));
         return Err(table.error("compression", keys.compression.line, problem));
     }
@@ -154,7 +155,7 @@ mod tests {
     const SOURCE: &str = "[[sources]]\nname = \"s\"\nlog_path = \"/s.log\"\n";
 
     fn load(bytes: impl Into<Vec<u8>>) -> Result<Config, ConfigError> {
-        resolve(&Text::from_bytes(Path::new("test.config"), bytes.into())?, None)
+        resolve(&Text::from_bytes(Path::new("test.config"), bytes.into(), &crate::send::transports())?, None)
     }
 
     #[test]
@@ -216,7 +217,8 @@ mod tests {
     #[test]
     fn the_spool_directory_of_the_command_line_wins() {
         let text = format!("{REQUIRED}spool_dir = \"/one\"\n{SOURCE}");
-        let text = Text::from_bytes(Path::new("x"), text.into()).unwrap();
+        let transports = crate::send::transports();
+        let text = Text::from_bytes(Path::new("x"), text.into(), &transports).unwrap();
         assert_eq!(resolve(&text, Some(Path::new("/two"))).unwrap().global.spool_dir, Path::new("/two"));
         assert_eq!(resolve(&text, None).unwrap().global.spool_dir, Path::new("/one"));
     }

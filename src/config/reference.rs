@@ -4,45 +4,88 @@ use std::fmt::Write as _;
 
 use super::keys::{AuthKeys, GlobalKeys, MultilineKeys, RedactKeys, Row, SourceKeys, TlsKeys};
 use super::rules::Default;
+use super::transport::Transport;
 
-/// Every key with what it accepts, its default and what it is for, as Markdown tables. The README has this text.
+/// Every key with what it accepts, its default and what it is for, as Markdown tables, the strategies and their own
+/// tables among them. The README has this text.
 #[must_use]
-pub fn reference() -> String {
-    let tables = [
-        (GlobalKeys::HEADER, "Required, once.", GlobalKeys::rows()),
+pub fn reference(transports: &[&Transport]) -> String {
+    let mut text = String::new();
+    write_table(&mut text, GlobalKeys::HEADER, "Required, once.", &GlobalKeys::rows());
+    write_strategies(&mut text, transports);
+    let own = transports.iter().filter_map(|transport| transport.options);
+    let own = own.map(|options| (options.header(), options.about, (options.rows)()));
+    for (header, about, rows) in of_global().into_iter().chain(own).chain(of_sources()) {
+        text.push('\n');
+        write_table(&mut text, &header, about, &rows);
+    }
+    text
+}
+
+/// A table: its header, what is said before its keys, a row a key.
+type Described = (String, &'static str, Vec<Row>);
+
+fn of_global() -> Vec<Described> {
+    vec![
         (
-            "[global.headers]",
+            "[global.headers]".to_owned(),
             "Headers sent with every request, each as `Name = \"value\"`; not those that the agent sets itself. \
              Values are never printed.",
             Vec::new(),
         ),
         (
-            AuthKeys::HEADER,
+            AuthKeys::HEADER.to_owned(),
             "The secret is given by exactly one of three keys, and never printed.",
             AuthKeys::rows(),
         ),
-        (TlsKeys::HEADER, "The server's certificate is always verified.", TlsKeys::rows()),
-        (SourceKeys::HEADER, "At least one.", SourceKeys::rows()),
+        (TlsKeys::HEADER.to_owned(), "The server's certificate is always verified.", TlsKeys::rows()),
+    ]
+}
+
+fn of_sources() -> Vec<Described> {
+    vec![
+        (SourceKeys::HEADER.to_owned(), "At least one.", SourceKeys::rows()),
         (
-            MultilineKeys::HEADER,
+            MultilineKeys::HEADER.to_owned(),
             "Below the source that it belongs to, with exactly one of `start_pattern`, `continue_pattern` and `preset`.",
             MultilineKeys::rows(),
         ),
         (
-            RedactKeys::HEADER,
+            RedactKeys::HEADER.to_owned(),
             "Below the source that it belongs to, up to 64 times; applied in the order of the file, before a line reaches \
              the disk.",
             RedactKeys::rows(),
         ),
-    ];
-    let mut text = String::new();
-    for (header, about, rows) in tables {
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        write_table(&mut text, header, about, &rows);
+    ]
+}
+
+fn write_strategies(text: &mut String, transports: &[&Transport]) {
+    let yes = |takes| if takes { "yes" } else { "no" };
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "\nThe strategies; docs/strategies.md says what each promises. What a strategy does not take is refused with it.\n\n\
+         | `send_type` | `end_point` | Batches travel as | `compression` | `[global.headers]` | `type` of `[global.auth]` | \
+         Cargo feature |\n| --- | --- | --- | --- | --- | --- | --- |"
+    );
+    for transport in transports {
+        let (schemes, takes) = (transport.schemes, transport.takes);
+        let auth = if takes.bearer { "bearer, basic" } else { "basic" };
+        let feature = match transport.feature {
+            Some(feature) => format!("`{}`, on by default", feature.name),
+            None => "always there".to_owned(),
+        };
+        let _ = writeln!(
+            text,
+            "| `\"{}\"` | `{}://`, `{}://` | {} | {} | {} | {auth} | {feature} |",
+            transport.name,
+            schemes.plain,
+            schemes.secure,
+            transport.about,
+            yes(takes.compression),
+            yes(takes.headers),
+        );
     }
-    text
 }
 
 fn write_table(text: &mut String, header: &str, about: &str, rows: &[Row]) {
@@ -67,30 +110,39 @@ mod tests {
     use super::super::document::Text;
     use super::*;
     use crate::config::{Config, Problem};
+    use crate::send::transports;
     use std::path::Path;
 
     const SAMPLE: &str = include_str!("../../log-agent.config");
     const README: &str = include_str!("../../README.md");
 
     /// Every table with its keys.
-    fn tables() -> [(&'static str, Vec<Row>); 6] {
-        [
-            (GlobalKeys::HEADER, GlobalKeys::rows()),
-            (AuthKeys::HEADER, AuthKeys::rows()),
-            (TlsKeys::HEADER, TlsKeys::rows()),
-            (SourceKeys::HEADER, SourceKeys::rows()),
-            (MultilineKeys::HEADER, MultilineKeys::rows()),
-            (RedactKeys::HEADER, RedactKeys::rows()),
-        ]
+    fn tables() -> Vec<(String, Vec<Row>)> {
+        let global = (GlobalKeys::HEADER.to_owned(), GlobalKeys::rows());
+        let own = transports().into_iter().filter_map(|transport| transport.options);
+        let own = own.map(|options| (options.header(), (options.rows)()));
+        let others = of_global().into_iter().chain(of_sources()).map(|(header, _, rows)| (header, rows));
+        [global].into_iter().chain(own).chain(others).collect()
     }
 
     fn load(text: &str) -> Result<Config, crate::config::ConfigError> {
-        super::super::resolve(&Text::from_bytes(Path::new("sample"), text.into())?, None)
+        super::super::resolve(&Text::from_bytes(Path::new("sample"), text.into(), &transports())?, None)
+    }
+
+    /// The sample, made to send by the strategy whose table `header` is, if it is one's.
+    fn sample_for(header: &str) -> String {
+        let of =
+            |transport: &&&Transport| transport.options.is_some_and(|options| options.header() == header);
+        let transports = transports();
+        let Some(transport) = transports.iter().find(of) else { return SAMPLE.to_owned() };
+        SAMPLE
+            .replace("http://127.0.0.1:8080/", &format!("{}://127.0.0.1/", transport.schemes.plain))
+            .replace("\"HTTP\"\n", &format!("\"{}\"\n", transport.name))
     }
 
     #[test]
     fn the_readme_has_the_reference() {
-        let reference = reference();
+        let reference = reference(&transports());
         assert!(
             README.contains(&reference),
             "put this into README.md, as `check --keys` prints it:\n{reference}"
@@ -118,7 +170,7 @@ mod tests {
     }
 
     /// The sample's lines under `header`, those that are commented out (`#key = …`, without a space) included.
-    fn sample_lines(header: &str) -> impl Iterator<Item = &'static str> {
+    fn sample_lines(header: &str) -> impl Iterator<Item = &'static str> + use<'_> {
         SAMPLE
             .lines()
             .skip_while(move |line| line.trim_start_matches('#') != header)
@@ -129,6 +181,7 @@ mod tests {
     #[test]
     fn the_sample_has_every_key_and_its_default() {
         for (header, rows) in tables() {
+            let header = header.as_str();
             for row in rows {
                 let name = row.name;
                 let is_it = |line: &&str| line.starts_with(&format!("{name} = "));
@@ -165,7 +218,9 @@ mod tests {
 
     #[test]
     fn what_the_sample_has_commented_out_is_accepted_too() {
-        for header in tables().map(|(header, _)| header).into_iter().chain(["[global.headers]"]) {
+        for (header, _) in tables() {
+            let header = header.as_str();
+            let sample = sample_for(header);
             let keys: Vec<&str> = sample_lines(header)
                 .filter_map(|line| line.strip_prefix('#'))
                 .filter(|line| line.starts_with(|c: char| c.is_ascii_alphabetic()))
@@ -174,9 +229,9 @@ mod tests {
             let together = keys.join("\n");
             for key in keys.into_iter().chain([together.as_str()]) {
                 let text = if SAMPLE.lines().any(|line| line == header) {
-                    SAMPLE.replace(&format!("\n{header}\n"), &format!("\n{header}\n{key}\n"))
+                    sample.replace(&format!("\n{header}\n"), &format!("\n{header}\n{key}\n"))
                 } else {
-                    format!("{SAMPLE}\n{header}\n{key}\n")
+                    format!("{sample}\n{header}\n{key}\n")
                 };
                 // Alone, a key may lack others or a file; together, they may conflict. What matters is that each is
                 // known, and of the right type.

@@ -11,7 +11,7 @@ use super::error::ConfigError;
 use crate::event::SourceName;
 
 /// What values a key accepts.
-pub(super) trait Kind {
+pub(crate) trait Kind {
     /// What an accepted value becomes.
     type Value;
 
@@ -31,7 +31,7 @@ pub(super) trait Kind {
 }
 
 /// What follows from a key that is there or absent.
-pub(super) trait Rule {
+pub(crate) trait Rule {
     /// What the key becomes.
     type Value;
 
@@ -47,7 +47,7 @@ pub(super) trait Rule {
 
 /// What applies where a key is absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Default {
+pub(crate) enum Default {
     /// It must be there.
     Required,
     /// Nothing.
@@ -57,13 +57,13 @@ pub(super) enum Default {
 }
 
 /// A key that must be there.
-pub(super) struct Required<K>(pub(super) K);
+pub(crate) struct Required<K>(pub(crate) K);
 
 /// A key that may be absent, without a default.
-pub(super) struct Optional<K>(pub(super) K);
+pub(crate) struct Optional<K>(pub(crate) K);
 
 /// A key with a default.
-pub(super) struct Or<K: Kind>(pub(super) K, pub(super) K::Value);
+pub(crate) struct Or<K: Kind>(pub(crate) K, pub(crate) K::Value);
 
 /// A key that has any number of values up to a limit, in an array; none where it is absent.
 pub(super) struct List<K> {
@@ -178,18 +178,18 @@ impl<K: Kind> Rule for List<K> {
 }
 
 /// Text on one line, without control characters.
-pub(super) struct Line {
+pub(crate) struct Line {
     bytes: RangeInclusive<usize>,
     secret: bool,
 }
 
 impl Line {
     /// A name.
-    pub(super) const NAME: Self = Self { bytes: 1..=SourceName::MAX_BYTES, secret: false };
+    pub(crate) const NAME: Self = Self { bytes: 1..=SourceName::MAX_BYTES, secret: false };
     /// A path or a URL; 4096 bytes are the longest path of Linux.
-    pub(super) const PATH: Self = Self { bytes: 1..=4096, secret: false };
+    pub(crate) const PATH: Self = Self { bytes: 1..=4096, secret: false };
     /// A secret, or where one is to be had.
-    pub(super) const SECRET: Self = Self { bytes: 1..=4096, secret: true };
+    pub(crate) const SECRET: Self = Self { bytes: 1..=4096, secret: true };
     /// What stands in place of something else, if only nothing.
     pub(super) const REPLACEMENT: Self = Self { bytes: 0..=4096, secret: false };
 }
@@ -218,7 +218,7 @@ impl Kind for Line {
 }
 
 /// A whole number within bounds.
-pub(super) struct Whole<T>(pub(super) RangeInclusive<T>);
+pub(crate) struct Whole<T>(pub(crate) RangeInclusive<T>);
 
 impl<T> Kind for Whole<T>
 where
@@ -240,7 +240,7 @@ where
 }
 
 /// A duration in whole milliseconds, at least one.
-pub(super) struct Millis;
+pub(crate) struct Millis;
 
 /// The longest duration in milliseconds: 49 days, and far from what an `Instant` cannot be moved by.
 const MILLIS_MAX: u64 = u32::MAX as u64;
@@ -301,7 +301,7 @@ impl Kind for Seconds {
 }
 
 /// A number of bytes: a whole number, or a string of one with a unit.
-pub(super) struct Bytes(pub(super) RangeInclusive<u64>);
+pub(crate) struct Bytes(pub(crate) RangeInclusive<u64>);
 
 /// The units of [`Bytes`], largest first, so that a value is shown in the largest that divides it.
 const UNITS: [(&str, u64); 9] = [
@@ -358,7 +358,7 @@ pub fn show_bytes(bytes: u64) -> String {
 }
 
 /// One of a few words, whatever their case.
-pub(super) struct OneOf<T: 'static>(pub(super) &'static [(&'static str, T)]);
+pub(crate) struct OneOf<T: 'static>(pub(crate) &'static [(&'static str, T)]);
 
 impl<T: Copy + PartialEq> Kind for OneOf<T> {
     type Value = T;

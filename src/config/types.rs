@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use regex::bytes::Regex;
 
-use super::send_type::SendType;
+use super::transport::{Options, SendType};
 use crate::event::SourceName;
 
 /// A whole configuration.
@@ -69,6 +69,8 @@ pub struct Global {
     pub auth: Option<Auth>,
     /// `[global.tls]`.
     pub tls: Tls,
+    /// The table of the chosen strategy, where it has one.
+    pub options: Options,
 }
 
 /// A URL whose scheme fits the strategy, kept without credentials. Its text leaves out the query, which may hold a key;
@@ -80,7 +82,7 @@ impl EndPoint {
     /// Whether the connection to it is to be encrypted.
     #[must_use]
     pub fn is_secure(&self, send_type: SendType) -> bool {
-        self.0.scheme() == send_type.schemes().secure
+        self.0.scheme() == send_type.schemes.secure
     }
 }
 

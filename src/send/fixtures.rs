@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use super::Outcome;
 use crate::batch::{BatchId, Payload, SourceRange};
 use crate::config::{
-    Auth, ClientIdentity, Compression, EndPoint, Global, OnFull, Secret, SendType, SyncMode, Tls,
+    Auth, ClientIdentity, Compression, EndPoint, Global, OnFull, Options, Secret, SendType, SyncMode, Tls,
 };
 use crate::event::{Position, Seq, SourceName};
 
@@ -36,7 +36,7 @@ pub(super) fn global(url: &str) -> Global {
     Global {
         agent_name: "agent".into(),
         end_point: EndPoint(url.parse().unwrap()),
-        send_type: SendType::Http,
+        send_type: SendType(super::http::STRATEGY.transport),
         max_send_task: 2,
         retry_count: 3,
         retry_delay: Duration::from_millis(100),
@@ -57,6 +57,7 @@ pub(super) fn global(url: &str) -> Global {
         headers: vec![("X-Api-Key".into(), Secret::new("header-key".into()))],
         auth: Some(Auth::Bearer(Secret::new("bearer-token".into()))),
         tls: Tls::default(),
+        options: Options::default(),
     }
 }
 

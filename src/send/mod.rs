@@ -1,13 +1,11 @@
 //! The way out: one [`Strategy`] a transport.
 //!
-//! A transport is one module here, one line in [`strategy`] and one row in `config::SendType`; `docs/strategies.md` says
-//! how one is written.
+//! A transport is one module here and one line in `STRATEGIES`; `docs/strategies.md` says how one is written.
 
 mod client;
 #[cfg(test)]
 mod fixtures;
 mod http;
-#[cfg(feature = "websocket")]
 mod websocket;
 
 use std::sync::Arc;
@@ -16,24 +14,49 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::batch::Payload;
-use crate::config::{Global, SendType};
+use crate::config::{Global, Transport};
 
 pub use http::HttpStrategy;
 #[cfg(feature = "websocket")]
 pub use websocket::{PROTOCOL as WEBSOCKET_PROTOCOL, WebSocketStrategy};
+
+/// The strategies, one line each.
+const STRATEGIES: &[&Registered] = &[
+    &http::STRATEGY, //
+    &websocket::STRATEGY,
+];
+
+/// A strategy that `send_type` can choose.
+struct Registered {
+    /// What the configuration has to know of it.
+    transport: &'static Transport,
+    /// Makes it; [`not_built`] where it is not part of this program.
+    new: New,
+}
+
+/// Makes a strategy as a configuration says. Opens no connection.
+type New = fn(&Global) -> Result<Arc<dyn Strategy>, SendError>;
+
+/// The strategies that `send_type` can choose from, those that were not built in included.
+#[must_use]
+pub fn transports() -> Vec<&'static Transport> {
+    STRATEGIES.iter().map(|strategy| strategy.transport).collect()
+}
 
 /// The strategy that `send_type` asks for. Opens no connection.
 ///
 /// # Errors
 /// [`SendError`] where a configured certificate, key or header cannot be used.
 pub fn strategy(global: &Global) -> Result<Arc<dyn Strategy>, SendError> {
-    match global.send_type {
-        SendType::Http => Ok(Arc::new(HttpStrategy::new(global)?)),
-        #[cfg(feature = "websocket")]
-        SendType::WebSocket => Ok(Arc::new(WebSocketStrategy::new(global)?)),
-        #[cfg(not(feature = "websocket"))]
-        other => Err(SendError::NotBuilt { send_type: other.name() }),
+    match STRATEGIES.iter().find(|strategy| strategy.transport.name == global.send_type.name) {
+        Some(strategy) => (strategy.new)(global),
+        None => not_built(global),
     }
+}
+
+/// In place of a strategy that is not part of this program.
+fn not_built(global: &Global) -> Result<Arc<dyn Strategy>, SendError> {
+    Err(SendError::NotBuilt { send_type: global.send_type.name })
 }
 
 /// Why a strategy could not be set up. Never shows a secret.

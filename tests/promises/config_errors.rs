@@ -644,7 +644,12 @@ fn no_text_form_of_a_configuration_shows_a_secret() {
         global("[global.headers]\nX-Key = \"hunter2\"\n[global.auth]\ntype = \"basic\"\nuser = \"u\"\npassword = \"hunter2\"")
             .replace("/in\"", "/in?key=hunter2#hunter2\""),
     );
-    let config = log_agent::config::Config::load(&agent.path("log-agent.config"), None).unwrap();
+    let config = log_agent::config::Config::load(
+        &agent.path("log-agent.config"),
+        None,
+        &log_agent::send::transports(),
+    )
+    .unwrap();
     for text in [format!("{config:?}"), format!("{config:#?}"), config.global.end_point.to_string()] {
         assert!(!text.contains(SECRET), "{text}");
         assert!(text.contains("logs.example"), "{text}");

@@ -10,6 +10,7 @@ mod coding;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -18,9 +19,23 @@ use reqwest::{Client, Response, StatusCode};
 use url::Url;
 
 use super::client::{self, RESPONSE_KEPT_BYTES, Redactor, Verdict, fault};
-use super::{Outcome, SendError, Strategy};
+use super::{Outcome, Registered, SendError, Strategy};
 use crate::batch::Payload;
-use crate::config::{Compression, Global};
+use crate::config::{Compression, Global, Schemes, Takes, Transport};
+
+/// The strategy, as `send_type` chooses it.
+pub(super) const STRATEGY: Registered = Registered {
+    transport: &Transport {
+        name: "HTTP",
+        about: "one request each",
+        schemes: Schemes { plain: "http", secure: "https" },
+        takes: Takes { compression: true, headers: true, bearer: true },
+        feature: None,
+        options: None,
+        sends,
+    },
+    new: |global| Ok(Arc::new(HttpStrategy::new(global)?)),
+};
 
 /// Carries one range of sequence numbers for each source of the body.
 const SEQ_HEADER: HeaderName = HeaderName::from_static("log-agent-seq");
@@ -31,6 +46,16 @@ const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 const RESPONSE_READ_BYTES: usize = 64 * 1024;
 /// The longest wait for the rest of an answer whose content is of no interest.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How `check` says that batches travel.
+fn sends(global: &Global) -> String {
+    let compression = match global.compression {
+        Compression::None => "uncompressed",
+        Compression::Gzip => "gzip",
+        Compression::Zstd => "zstd",
+    };
+    format!("up to {} requests at a time, {:?} each, {compression}", global.max_send_task, global.timeout)
+}
 
 /// Sends batches as HTTP requests.
 #[derive(Debug)]

@@ -17,8 +17,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use url::Url;
 
-use super::PROTOCOL;
 use super::answer::ANSWER_BYTES_MAX;
+use super::strategy::PROTOCOL;
 use crate::config::{Compression, Global};
 use crate::send::client::{self, Redactor, Verdict, fault};
 use crate::send::{Outcome, SendError};

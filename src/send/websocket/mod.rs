@@ -9,229 +9,47 @@
 //! - The handshake is a request of the shared client, whose rules hold: see `client`.
 //! - No text that leaves this module holds a secret.
 //!
-//! `handshake` makes the connection, `session` is the task that owns it, `frame` and `answer` are what travels, and
+//! `strategy` has the one connection, `handshake` makes it, `session` is the task that owns it, `frame` and `answer` are what travels, and
 //! `outcome` says what an answer, or the end of a connection, means for a batch. All of it is in `docs/strategies.md`.
 //!
 //! What it costs: beside the payloads in flight, two copies of a frame, however many batches there are. A connection
 //! that was given up on lives until the last batch on it was answered or given up on, too.
 
+#[cfg(feature = "websocket")]
 mod answer;
+#[cfg(feature = "websocket")]
 mod frame;
+#[cfg(feature = "websocket")]
 mod handshake;
+#[cfg(feature = "websocket")]
 mod outcome;
+#[cfg(feature = "websocket")]
 mod session;
-#[cfg(test)]
-mod tests;
+#[cfg(feature = "websocket")]
+mod strategy;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+#[cfg(feature = "websocket")]
+use self::strategy::new;
+#[cfg(feature = "websocket")]
+pub use self::strategy::{PROTOCOL, WebSocketStrategy};
+use super::Registered;
+#[cfg(not(feature = "websocket"))]
+use super::not_built as new;
+use crate::config::{Feature, Schemes, Takes, Transport};
 
-use futures_util::future::BoxFuture;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-use self::handshake::Handshake;
-use self::outcome::Meaning;
-use self::session::{Keepalive, Reply, Session};
-use super::client::Redactor;
-use super::{Outcome, SendError, Strategy};
-use crate::batch::Payload;
-use crate::config::Global;
-
-/// The subprotocol that is offered: the version of what `docs/strategies.md` describes.
-pub const PROTOCOL: &str = "log-agent.v1";
-
-/// The server is asked for a sign of life when nothing came for so long: well within the minute after which proxies
-/// commonly give up on a connection that is idle.
-const PING_AFTER: Duration = Duration::from_secs(30);
-
-/// Sends batches as frames of a WebSocket.
-#[derive(Debug)]
-pub struct WebSocketStrategy {
-    handshake: Handshake,
-    redactor: Redactor,
-    timeout: Duration,
-    ping_after: Duration,
-    /// The connection that new batches go to.
-    current: Mutex<Option<Arc<Session>>>,
-    /// Held while a connection is made, so that there is one attempt at a time; why the last one failed.
-    connecting: tokio::sync::Mutex<Option<Outcome>>,
-    /// How many attempts failed.
-    failures: AtomicU64,
-    /// Sends share it, until the server finds one message of several too big: then they take turns.
-    turns: RwLock<()>,
-    alone: AtomicBool,
-}
-
-/// The right to send: together with others, or alone.
-enum Turn<'a> {
-    Shared { _turn: RwLockReadGuard<'a, ()> },
-    Alone { _turn: RwLockWriteGuard<'a, ()> },
-}
-
-impl WebSocketStrategy {
-    /// A strategy that sends to `end_point` as `global` says. Opens no connection.
-    ///
-    /// # Errors
-    /// [`SendError`] where a configured certificate, key or header cannot be used.
-    pub fn new(global: &Global) -> Result<Self, SendError> {
-        let handshake = Handshake::new(global)?;
-        let redactor = handshake.redactor(global);
-        Ok(Self {
-            handshake,
-            redactor,
-            timeout: global.timeout,
-            ping_after: PING_AFTER,
-            current: Mutex::default(),
-            connecting: tokio::sync::Mutex::default(),
-            failures: AtomicU64::new(0),
-            turns: RwLock::default(),
-            alone: AtomicBool::new(false),
-        })
-    }
-
-    async fn send_once(&self, payload: &Payload) -> Outcome {
-        let _turn = self.turn().await;
-        let mut used = None;
-        match tokio::time::timeout(self.timeout, self.deliver(payload, &mut used)).await {
-            Ok(outcome) => self.redacted(outcome),
-            Err(_elapsed) => {
-                // What the server still has to say about others on this connection is waited for; nothing new goes
-                // there.
-                self.retire(used.as_ref());
-                let reason = format!("no answer within {} s", self.timeout.as_secs_f64());
-                Outcome::Retry { after: None, reason }
-            }
-        }
-    }
-
-    async fn turn(&self) -> Turn<'_> {
-        if self.alone.load(Ordering::Relaxed) {
-            Turn::Alone { _turn: self.turns.write().await }
-        } else {
-            Turn::Shared { _turn: self.turns.read().await }
-        }
-    }
-
-    /// Sends `payload` over the connection that there is, or a new one, and waits for what becomes of it. `used` is the
-    /// connection that has it.
-    async fn deliver(&self, payload: &Payload, used: &mut Option<Arc<Session>>) -> Outcome {
-        let Some(frame) = frame::Frame::of(payload) else {
-            let reason = "the batch's payload cannot be written as a frame".to_owned();
-            return Outcome::EndpointFault { reason };
-        };
-        loop {
-            let (session, fresh) = match self.session().await {
-                Ok(found) => found,
-                Err(failure) => return failure,
-            };
-            match used.insert(session).send(&frame).await {
-                Some(reply) => return self.outcome_of(reply),
-                None if fresh => {
-                    let reason = "the connection ended before the batch was sent".to_owned();
-                    return Outcome::Retry { after: None, reason };
-                }
-                // It ended while it was idle, which servers may do, and nothing of the batch had left.
-                None => {}
-            }
-        }
-    }
-
-    fn outcome_of(&self, reply: Reply) -> Outcome {
-        let meaning = match reply {
-            Reply::Answered(answer) => outcome::of_answer(answer),
-            Reply::Ended { end, alone } => outcome::of_end(&end, alone),
-        };
-        match meaning {
-            Meaning::Known(outcome) => outcome,
-            Meaning::TooBig(outcome) => {
-                self.alone.store(false, Ordering::Relaxed);
-                outcome
-            }
-            Meaning::SomeTooBig(outcome) => {
-                self.alone.store(true, Ordering::Relaxed);
-                outcome
-            }
-        }
-    }
-
-    /// A connection, and whether it was made while this call waited for one.
-    async fn session(&self) -> Result<(Arc<Session>, bool), Outcome> {
-        if let Some(session) = self.usable() {
-            return Ok((session, false));
-        }
-        let failures = self.failures.load(Ordering::Relaxed);
-        let mut last_failure = self.connecting.lock().await;
-        if let Some(session) = self.usable() {
-            return Ok((session, true));
-        }
-        if self.failures.load(Ordering::Relaxed) != failures
-            && let Some(failure) = &*last_failure
-        {
-            // An attempt that ended meanwhile speaks for all that waited for it.
-            return Err(failure.clone());
-        }
-        match self.handshake.connect(&self.redactor).await {
-            Ok(socket) => {
-                let keepalive = Keepalive { ping_after: self.ping_after, pong_within: self.timeout };
-                let session = Arc::new(Session::start(socket, keepalive));
-                *self.current() = Some(Arc::clone(&session));
-                Ok((session, true))
-            }
-            Err(failure) => {
-                self.failures.fetch_add(1, Ordering::Relaxed);
-                *last_failure = Some(failure.clone());
-                Err(failure)
-            }
-        }
-    }
-
-    fn current(&self) -> std::sync::MutexGuard<'_, Option<Arc<Session>>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The connection that there is, where it takes batches.
-    fn usable(&self) -> Option<Arc<Session>> {
-        self.current().as_ref().filter(|session| session.is_open()).cloned()
-    }
-
-    /// Lets no batch go to `session` any more. It is closed once nobody waits for an answer on it.
-    fn retire(&self, session: Option<&Arc<Session>>) {
-        let mut current = self.current();
-        if let (Some(one), Some(other)) = (&*current, session)
-            && Arc::ptr_eq(one, other)
-        {
-            *current = None;
-        }
-    }
-
-    /// `outcome` without secrets: a server may repeat what it was sent.
-    fn redacted(&self, outcome: Outcome) -> Outcome {
-        match outcome {
-            Outcome::Acknowledged => Outcome::Acknowledged,
-            Outcome::Retry { after, reason } => Outcome::Retry { after, reason: self.redactor.clean(reason) },
-            Outcome::Rejected { status, response } => {
-                Outcome::Rejected { status, response: self.redactor.clean(response) }
-            }
-            Outcome::EndpointFault { reason } => {
-                Outcome::EndpointFault { reason: self.redactor.clean(reason) }
-            }
-        }
-    }
-}
-
-impl Strategy for WebSocketStrategy {
-    fn send<'a>(&'a self, payload: &'a Payload) -> BoxFuture<'a, Outcome> {
-        Box::pin(self.send_once(payload))
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            let current = self.current().take();
-            // Where a send still holds it, it ends with that.
-            if let Some(session) = current.and_then(Arc::into_inner) {
-                session.close().await;
-            }
-        })
-    }
-}
+/// The strategy, as `send_type` chooses it.
+pub(super) const STRATEGY: Registered = Registered {
+    transport: &Transport {
+        name: "WEBSOCKET",
+        about: "one frame each on one connection",
+        schemes: Schemes { plain: "ws", secure: "wss" },
+        takes: Takes { compression: false, headers: true, bearer: true },
+        feature: Some(Feature { name: "websocket", built: cfg!(feature = "websocket") }),
+        options: None,
+        sends: |global| {
+            let (tasks, timeout) = (global.max_send_task, global.timeout);
+            format!("up to {tasks} batches at a time on one connection, {timeout:?} each")
+        },
+    },
+    new,
+};

@@ -17,11 +17,13 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
+use super::super::{STRATEGY, answer};
 use super::*;
 use crate::batch::{BatchId, Payload};
-use crate::config::{Auth, Secret, SendType, Tls};
+use crate::config::{Auth, Global, Secret, SendType, Tls};
 use crate::event::Position;
 use crate::send::fixtures::{self, Authority, payload, reason};
+use crate::send::{Outcome, Strategy as _};
 
 trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
@@ -181,7 +183,7 @@ async fn answering(answer: String) -> String {
 }
 
 fn global(url: &str) -> Global {
-    Global { send_type: SendType::WebSocket, ..fixtures::global(url) }
+    Global { send_type: SendType(STRATEGY.transport), ..fixtures::global(url) }
 }
 
 fn strategy(server: &Server) -> WebSocketStrategy {

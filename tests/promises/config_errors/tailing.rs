@@ -281,7 +281,12 @@ fn what_a_pattern_says_is_never_shown() {
     }
     let accepted = Agent::with_config(redact("pattern = 'hunter2'"));
     accepted.accepted(0);
-    let config = log_agent::config::Config::load(&accepted.path("log-agent.config"), None).unwrap();
+    let config = log_agent::config::Config::load(
+        &accepted.path("log-agent.config"),
+        None,
+        &log_agent::send::transports(),
+    )
+    .unwrap();
     assert!(!format!("{config:#?}").contains("hunter2"));
 }
 
@@ -292,7 +297,12 @@ fn a_table_belongs_to_the_source_above_it() {
          [[sources]]\nname = \"two\"\nlog_path = \"/2\"\n[sources.multiline]\npreset = \"RUBY\"\n\
          [[sources.redact]]\npattern = 'b'\nreplacement = ''\n[[sources.redact]]\npattern = 'c'\n"
     ));
-    let config = log_agent::config::Config::load(&agent.path("log-agent.config"), None).unwrap();
+    let config = log_agent::config::Config::load(
+        &agent.path("log-agent.config"),
+        None,
+        &log_agent::send::transports(),
+    )
+    .unwrap();
     let redactions = |index: usize| -> Vec<_> {
         let redact = &config.sources[index].lines.redact;
         redact.iter().map(|redact| (redact.pattern.as_str(), redact.replacement.as_str())).collect()
