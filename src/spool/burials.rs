@@ -22,7 +22,7 @@ pub(super) fn finish(log: &Arc<Log>, books: &mut Books) -> io::Result<()> {
     if single.is_empty() {
         return Ok(());
     }
-    let letters = dead_letter::read_newest(&log.disk, COMMANDS_MAX)?;
+    let letters = dead_letter::take_newest(&log.disk, COMMANDS_MAX)?;
     for record in single {
         let Some(letter) = letter_of(log, &letters, &record)? else { continue };
         for group in books.groups.values_mut() {

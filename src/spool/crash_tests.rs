@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -157,13 +158,18 @@ fn long(random: &mut SmallRng) -> Run {
 }
 
 impl Run {
+    /// What was known after so many steps.
+    fn promise(&self, steps: usize) -> &Promise {
+        self.promises.iter().rfind(|promise| promise.steps <= steps).unwrap()
+    }
+
     /// Every disk that a power cut can leave, each once.
     fn disks(&self, random: &mut SmallRng) -> Vec<Left> {
         let mut seen = HashSet::new();
         let mut disks = Vec::new();
         // The same disk later has to keep more promises.
         for steps in (self.sim.given()..=self.sim.steps()).rev() {
-            let promise = self.promises.iter().rfind(|promise| promise.steps <= steps).unwrap();
+            let promise = self.promise(steps);
             for image in self.sim.crash(steps, random) {
                 if seen.insert(sim::fingerprint(&image)) {
                     disks.push(Left { steps, image, promise: promise.clone() });
@@ -235,17 +241,16 @@ fn sample<T>(mut all: Vec<T>, usual: usize, random: &mut SmallRng) -> Vec<T> {
     all
 }
 
-/// What goes on after a power cut, as far as the power lasts.
-fn recovering(run: &Run, left: &Left) -> Run {
+/// What goes on with a disk that was left behind, as far as the power lasts.
+fn recovering(run: &Run, promise: &Promise, disk: impl FnOnce(&Path) -> Sim) -> Run {
     let mut rig = Rig::closed(scratch());
     std::fs::create_dir(rig.dir()).unwrap();
-    sim::make(&left.image, &rig.dir());
     rig.limits = run.limits;
     rig.files = run.files.clone();
-    rig.server = left.promise.server.clone();
-    rig.dead = left.promise.dead;
-    rig.sim = Some(Arc::new(Sim::new(&rig.dir())));
-    rig.promises.push(Promise { steps: 0, ..left.promise.clone() });
+    rig.server = promise.server.clone();
+    rig.dead = promise.dead;
+    rig.sim = Some(Arc::new(disk(&rig.dir())));
+    rig.promises.push(Promise { steps: 0, ..promise.clone() });
     rig.open();
     rig.cut();
     Run { files: run.files.clone(), ..end(rig) }
@@ -280,8 +285,25 @@ fn a_power_cut_while_another_is_recovered_from_loses_nothing() {
     let mut random = random(3);
     let run = short();
     for left in sample(run.disks(&mut random), 2, &mut random) {
-        let recovering = recovering(&run, &left);
+        let recovering = recovering(&run, &left.promise, |root| {
+            sim::make(&left.image, root);
+            Sim::new(root)
+        });
         let disks = sample(recovering.disks(&mut random), 15, &mut random);
+        assert_nothing_wrong(&recovering, &disks);
+    }
+}
+
+/// What a killed process has written and not synced can be read by the next, and the power may still take it.
+#[test]
+fn a_power_cut_after_a_kill_loses_nothing() {
+    let mut random = random(6);
+    let run = short();
+    let steps: Vec<_> = (run.sim.given()..=run.sim.steps()).collect();
+    for steps in sample(steps, 4, &mut random) {
+        println!("killed after step {steps}");
+        let recovering = recovering(&run, run.promise(steps), |root| run.sim.killed(steps, root));
+        let disks = sample(recovering.disks(&mut random), 12, &mut random);
         assert_nothing_wrong(&recovering, &disks);
     }
 }

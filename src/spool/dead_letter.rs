@@ -133,15 +133,18 @@ pub(super) fn read_all(disk: &Disk) -> io::Result<BTreeMap<Position, DeadLetter>
     Ok(letters)
 }
 
-/// Reads the newest files of dead letters, until they have `count` or there are no more.
-pub(super) fn read_newest(disk: &Disk, count: usize) -> io::Result<BTreeMap<Position, DeadLetter>> {
+/// Reads the newest files of dead letters, until they have `count` or there are no more, and makes them durable: what
+/// a kill left may be in memory alone.
+pub(super) fn take_newest(disk: &Disk, count: usize) -> io::Result<BTreeMap<Position, DeadLetter>> {
     let mut letters = BTreeMap::new();
     for id in files(disk)?.into_iter().rev() {
         if letters.len() >= count {
             break;
         }
         read(disk, id, &mut letters)?;
+        disk.sync_all(&Disk::open(&disk.dead_letters().join(segment::file_name(id)))?)?;
     }
+    disk.sync_dir(&disk.dead_letters())?;
     Ok(letters)
 }
 
@@ -179,12 +182,14 @@ pub(super) fn cut_torn(disk: &Disk) -> io::Result<()> {
     if !disk::is_zero(&file, intact)? {
         reader::keep(disk, &file, &quarantine_name(newest, intact, len), intact, len)?;
     }
-    tracing::warn!(
-        path = %path.display(),
-        offset = intact,
-        bytes = len - intact,
-        "torn end of the dead letters cut; its event is sent again"
-    );
+    if len > 0 {
+        tracing::warn!(
+            path = %path.display(),
+            offset = intact,
+            bytes = len - intact,
+            "torn end of the dead letters cut; its event is sent again"
+        );
+    }
     if intact > 0 {
         return disk.truncate(&path, intact);
     }

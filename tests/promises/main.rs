@@ -16,6 +16,7 @@ mod config_errors;
 mod delivery;
 mod demo;
 mod durability;
+mod kill_points;
 mod kill_restart;
 mod spool_faults;
 mod spool_tools;

@@ -18,8 +18,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-use rand::Rng as _;
 use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 
 use super::{Os, Storage};
 
@@ -274,6 +274,20 @@ impl Journal {
         gone.iter().for_each(|name| self.unlink_all(&path.join(name)));
     }
 
+    /// Learns which files of the real file system its own are, and what is in them.
+    fn learn(&mut self, root: &Path, path: &Path) {
+        for entry in fs::read_dir(root.join(path)).unwrap().flatten() {
+            let path = path.join(entry.file_name());
+            match self.tree.find(&path).unwrap() {
+                Node::Dir(_) => self.learn(root, &path),
+                Node::File(file) => {
+                    self.inodes.insert(entry.metadata().unwrap().ino(), file);
+                    self.seen.insert(file, fs::read(root.join(&path)).unwrap());
+                }
+            }
+        }
+    }
+
     fn look_at_ledgers(&mut self, root: &Path) {
         for name in ["ledger", "ledger.new", "ledger.old"].map(Path::new) {
             if root.join(name).is_dir() {
@@ -354,6 +368,22 @@ impl Sim {
             journal.record(Step::SyncDir { dir });
         }
         journal.given = journal.steps.len();
+        Self { root: root.to_owned(), journal: Mutex::new(journal) }
+    }
+
+    /// The disk that a killed process leaves after the first `steps` steps, in the empty directory `root`: all that it
+    /// did can be read, and what was not synced may still be lost.
+    pub(in crate::spool) fn killed(&self, steps: usize, root: &Path) -> Self {
+        let (all, files) = {
+            let journal = self.journal();
+            (journal.steps[..steps].to_vec(), journal.files)
+        };
+        let cut = Cut::after(&all, files);
+        let kept: Vec<_> = cut.choices().iter().map(|ways| ways - 1).collect();
+        make(&cut.image(&kept, &mut SmallRng::seed_from_u64(0)), root);
+        let mut journal = Journal { files, given: steps, ..Journal::default() };
+        all.into_iter().for_each(|step| journal.record(step));
+        journal.learn(root, Path::new(""));
         Self { root: root.to_owned(), journal: Mutex::new(journal) }
     }
 
