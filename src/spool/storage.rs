@@ -70,17 +70,17 @@ pub(super) struct Os;
 
 impl Storage for Os {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        step("create-dir", path);
+        let _ = step("create-dir", path);
         DirBuilder::new().recursive(true).mode(0o700).create(path)
     }
 
     fn create(&self, path: &Path) -> io::Result<File> {
-        step("create", path);
+        let _ = step("create", path);
         OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
     }
 
     fn write(&self, mut file: &File, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-        step_of("write", file);
+        let _ = step_of("write", file);
         let mut rest = slices;
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
@@ -96,47 +96,44 @@ impl Storage for Os {
     }
 
     fn overwrite(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
-        step_of("overwrite", file);
+        let _ = step_of("overwrite", file);
         file.write_all_at(bytes, at)
     }
 
     fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
-        step_of("set-len", file);
+        let _ = step_of("set-len", file);
         file.set_len(len)
     }
 
     fn allocate(&self, file: &File, len: u64) -> io::Result<()> {
-        step_of("allocate", file);
+        let _ = step_of("allocate", file);
         Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len)?)
     }
 
     fn sync_data(&self, file: &File) -> io::Result<()> {
-        step_of("sync", file);
-        file.sync_data()
+        if step_of("sync", file) { file.sync_data() } else { Ok(()) }
     }
 
     fn sync_all(&self, file: &File) -> io::Result<()> {
-        step_of("sync", file);
-        file.sync_all()
+        if step_of("sync", file) { file.sync_all() } else { Ok(()) }
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        step("sync-dir", dir);
-        File::open(dir)?.sync_all()
+        if step("sync-dir", dir) { File::open(dir)?.sync_all() } else { Ok(()) }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        step("rename", from);
+        let _ = step("rename", from);
         fs::rename(from, to)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        step("unlink", path);
+        let _ = step("unlink", path);
         fs::remove_file(path)
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        step("remove-dir", path);
+        let _ = step("remove-dir", path);
         match fs::remove_dir_all(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
@@ -144,17 +141,24 @@ impl Storage for Os {
     }
 }
 
-/// A step of a protocol is about to be done on `path`. Debug builds can be told to die there: see [`kill`].
-pub(super) fn step(name: &str, path: &Path) {
+/// A step of a protocol is about to be done on `path`: says whether it is to be done. Debug builds can be told to die
+/// there, or to leave it out: see [`kill`].
+pub(super) fn step(name: &str, path: &Path) -> bool {
     #[cfg(debug_assertions)]
-    kill::point(name, || Some(path.to_owned()));
+    return kill::point(name, || Some(path.to_owned()));
     #[cfg(not(debug_assertions))]
-    let _ = (name, path);
+    {
+        let _ = (name, path);
+        true
+    }
 }
 
-fn step_of(name: &str, file: &File) {
+fn step_of(name: &str, file: &File) -> bool {
     #[cfg(debug_assertions)]
-    kill::point(name, || kill::path_of(file));
+    return kill::point(name, || kill::path_of(file));
     #[cfg(not(debug_assertions))]
-    let _ = (name, file);
+    {
+        let _ = (name, file);
+        true
+    }
 }

@@ -4,13 +4,16 @@
 //! disk is like after a kill is what the steps before it made of it, so counting up goes through all that a kill can
 //! leave, but for a step that is half done: that is what the simulated power cuts are for.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::common::{
     Agent, Collector, Fault, FaultProxy, PATIENCE, Scene, Writer, assert_accounts_agree,
-    assert_delivered_exactly_once, assert_resends_identical, await_delivery, log_agent, skip, spool_status,
-    wait_for,
+    assert_batches_keep_their_boundaries, assert_delivered_exactly_once, assert_resends_identical,
+    await_delivery, log_agent, skip, spool_status, wait_for,
 };
 
 const PLAN: &str = "LOG_AGENT_TEST_KILL_AT";
+const LEAVE_OUT: &str = "LOG_AGENT_TEST_LEAVE_OUT";
 /// In a line that the server is to refuse.
 const MARKER: &str = "POISON";
 /// Counted steps where nobody asks for another number of them: a start takes about fifteen, the rest is work.
@@ -22,9 +25,10 @@ const NAMED: &[&str] = &[
     "write segments 2",
     "sync segments 3",
     "sync-dir segments 2",
-    "flush ledger 2",
+    "commit ledger 2",
+    "flush ledger 3",
     "sync ledger 4",
-    "flush ledger 5",
+    "commit ledger 5",
     "create dead-letters 1",
     "write dead-letters 1",
     "sync dead-letters 1",
@@ -44,9 +48,10 @@ fn has_points(test: &str) -> bool {
     cfg!(debug_assertions)
 }
 
-fn start(scene: &Scene, plan: &str) -> Agent {
+fn start(scene: &Scene, plan: &str, left_out: Option<&str>) -> Agent {
     Agent::start_with(scene, |command| {
         command.env(PLAN, plan);
+        command.envs(left_out.map(|step| (LEAVE_OUT, step)));
     })
 }
 
@@ -77,6 +82,8 @@ struct Trial {
     proxy: FaultProxy,
     good: Writer,
     bad: Writer,
+    /// A step that the agent leaves out.
+    left_out: Option<&'static str>,
 }
 
 impl Trial {
@@ -98,19 +105,26 @@ impl Trial {
             .write();
         let good = Writer::new(&scene, "app", "logs/app.log");
         let bad = Writer::new(&scene, "bad", "logs/bad.log");
-        Self { scene, collector, proxy, good, bad }
+        Self { scene, collector, proxy, good, bad, left_out: None }
     }
 
     /// One life of the agent: work comes until it dies. Says what its last words were.
     fn live(&mut self, plan: &str) -> String {
-        let mut agent = start(&self.scene, plan);
-        for _ in 0..40 {
+        let mut agent = start(&self.scene, plan, self.left_out);
+        for round in 0..40 {
             self.good.append(60);
             self.bad.append_line(MARKER);
             let before = self.proxy.request_count();
-            let (proxy, agent) = (&self.proxy, &mut agent);
-            wait_for(PATIENCE, "a request, or the end", || {
-                proxy.request_count() > before || !agent.is_running()
+            let (proxy, collector, agent, written) =
+                (&self.proxy, &self.collector, &mut agent, self.good.count());
+            wait_for(PATIENCE, "what comes of it, or the end", || {
+                // Now and then all of it, so that batches are cut by the clock as well, which nobody could repeat.
+                let done = if round % 3 == 2 {
+                    collector.stored_count() >= written
+                } else {
+                    proxy.request_count() > before
+                };
+                done || !agent.is_running()
             });
             if !agent.is_running() {
                 break;
@@ -141,6 +155,7 @@ impl Trial {
         assert_delivered_exactly_once(&[&self.good], &self.collector);
         assert_accounts_agree(&[&self.good], &self.collector);
         assert_resends_identical(&self.proxy.requests());
+        assert_batches_keep_their_boundaries(&self.proxy.requests());
         verify(&self.scene, "at the end");
         println!("{} lines, {refused} refused", self.good.count());
     }
@@ -186,7 +201,7 @@ fn a_kill_at_any_step_of_making_a_spool_leaves_one_that_can_be_opened() {
     for step in (1..).step_by(usize::try_from(asked("LOG_AGENT_TEST_STRIDE", 2)).unwrap()) {
         let mut trial = Trial::new(NAME);
         trial.good.append(10);
-        let mut agent = start(&trial.scene, &step.to_string());
+        let mut agent = start(&trial.scene, &step.to_string(), None);
         let (agent, collector) = (&mut agent, &trial.collector);
         wait_for(PATIENCE, "the lines, or the end", || !agent.is_running() || collector.stored_count() == 10);
         if agent.is_running() {
@@ -197,4 +212,23 @@ fn a_kill_at_any_step_of_making_a_spool_leaves_one_that_can_be_opened() {
         trial.good.append(1);
         trial.finish();
     }
+}
+
+/// Batches that are sent before the ledger knows of them are cut anew after a kill, and differently.
+#[test]
+fn a_ledger_that_is_not_written_is_noticed() {
+    const NAME: &str = "a_ledger_that_is_not_written_is_noticed";
+    if !has_points(NAME) {
+        return;
+    }
+    let mut trial = Trial::new(NAME);
+    trial.left_out = Some("commit ledger");
+    let noticed = catch_unwind(AssertUnwindSafe(|| {
+        // Late in its life, so that there is something to be taken.
+        for plan in ["commit ledger 12", "commit ledger 14", "commit ledger 17"].iter().cycle().take(6) {
+            trial.live(plan);
+        }
+        trial.finish();
+    }));
+    assert!(noticed.is_err(), "nothing that was shown here needs a ledger");
 }

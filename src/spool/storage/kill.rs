@@ -4,6 +4,9 @@
 //! something below a directory or file whose name begins with `segments`. What a kill leaves on the disk is what the
 //! steps before it did, so that counting up goes through everything that a kill can leave. The step is named on stderr,
 //! so that a test can tell which ones it has met.
+//!
+//! `LOG_AGENT_TEST_LEAVE_OUT=commit ledger` leaves out every commit, or `sync` or `sync-dir`, of something there: the
+//! mistake that a test of crashes has to find.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -16,6 +19,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const VARIABLE: &str = "LOG_AGENT_TEST_KILL_AT";
 
 static PLAN: LazyLock<Option<Plan>> = LazyLock::new(|| std::env::var(VARIABLE).ok().map(|text| plan(&text)));
+/// The variable that asks for a step to be left out.
+const LEAVE_OUT: &str = "LOG_AGENT_TEST_LEAVE_OUT";
+
+static LEFT_OUT: LazyLock<Option<(String, String)>> = LazyLock::new(|| {
+    let text = std::env::var(LEAVE_OUT).ok()?;
+    text.split_once(' ').map(|(step, place)| (step.to_owned(), place.to_owned()))
+});
 static REACHED: AtomicU64 = AtomicU64::new(0);
 
 struct Plan {
@@ -40,11 +50,20 @@ fn plan(text: &str) -> Plan {
     }
 }
 
-/// Ends the process here if that is the plan.
-pub(super) fn point(step: &str, path: impl FnOnce() -> Option<PathBuf>) {
-    let Some(plan) = PLAN.as_ref() else { return };
+/// Ends the process here if that is the plan; says whether the step is to be done.
+pub(super) fn point(step: &str, path: impl FnOnce() -> Option<PathBuf>) -> bool {
+    if PLAN.is_none() && LEFT_OUT.is_none() {
+        return true;
+    }
     let path = path().unwrap_or_default();
-    if plan.only.as_ref().is_some_and(|(only, place)| step != only || !is_in(&path, place)) {
+    if let Some(plan) = PLAN.as_ref() {
+        die(plan, step, &path);
+    }
+    !LEFT_OUT.as_ref().is_some_and(|(left_out, place)| step == left_out && is_in(&path, place))
+}
+
+fn die(plan: &Plan, step: &str, path: &Path) {
+    if plan.only.as_ref().is_some_and(|(only, place)| step != only || !is_in(path, place)) {
         return;
     }
     if REACHED.fetch_add(1, Ordering::SeqCst).saturating_add(1) == plan.number {
