@@ -111,7 +111,7 @@ impl Trial {
     /// One life of the agent: work comes until it dies. Says what its last words were.
     fn live(&mut self, plan: &str) -> String {
         let mut agent = start(&self.scene, plan, self.left_out);
-        for round in 0..40 {
+        for round in 0..200 {
             self.good.append(60);
             self.bad.append_line(MARKER);
             let before = self.proxy.request_count();
