@@ -19,4 +19,5 @@ mod durability;
 mod kill_restart;
 mod spool_faults;
 mod spool_tools;
+mod system_faults;
 mod tailing;

@@ -1,0 +1,3 @@
+//! Killed at an exact call.
+
+use super::*;
