@@ -23,6 +23,7 @@ use super::entries::{
     put_account, put_bytes, put_file, put_loss, take_account, take_bytes, take_file, take_loss,
 };
 use super::files::FileState;
+use super::ledger_watch::Watch;
 use super::segment::{Account, SpoolId};
 use crate::batch::{BatchId, Part};
 use crate::config::SyncMode;
@@ -361,6 +362,16 @@ pub(super) struct Ledger {
     file: File,
     path: PathBuf,
     sync: SyncMode,
+    /// After the database, whose last handle it has.
+    watch: Watch,
+}
+
+impl Drop for Ledger {
+    /// Writes what sled would write when its last handle goes, where nobody could look after it.
+    fn drop(&mut self) {
+        // One that fails is written anew, or rebuilt at the next start.
+        let _ = self.watch.over(|| self.db.flush());
+    }
 }
 
 impl Ledger {
@@ -383,7 +394,8 @@ impl Ledger {
             Disk::sync_dir(parent).map_err(io)?;
         }
         let file = Disk::open(&path.join("db")).map_err(io)?;
-        Ok(Self { db, file, path: path.to_owned(), sync })
+        let watch = Watch::new(db.clone(), |db: &sled::Db| drop(db.flush())).map_err(io)?;
+        Ok(Self { db, file, path: path.to_owned(), sync, watch })
     }
 
     /// Creates a ledger that holds `books`, where none is.
@@ -442,8 +454,9 @@ impl Ledger {
     /// Where sled or the fsync fails; what of it is durable is then not known.
     pub(super) fn commit(&self, changes: Changes) -> Result<(), LedgerError> {
         let database = |source| LedgerError::Database { path: self.path.clone(), source };
-        self.db.apply_batch(changes.batch).map_err(database)?;
-        self.db.flush().map_err(database)?;
+        self.watch
+            .over(|| self.db.apply_batch(changes.batch).and_then(|()| self.db.flush()))
+            .map_err(database)?;
         if self.sync == SyncMode::Group {
             Disk::sync_all(&self.file)
                 .map_err(|source| LedgerError::Io { path: self.path.join("db"), source })?;
