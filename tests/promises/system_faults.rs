@@ -4,16 +4,20 @@
 mod calls;
 mod kills;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use log_agent::spool::inspect;
+use memchr::memmem;
 use serde_json::Value;
 
 use crate::common::{
-    Agent, Collector, ConfigBuilder, FaultProxy, Injection, Scene, Stored, Writer, assert_accounts_agree,
-    assert_all_is_acknowledged, assert_batches_keep_their_boundaries, assert_delivered_exactly_once,
-    assert_resends_identical, await_delivery, log_agent, skip, spool_status, wait_for,
+    Agent, Collector, ConfigBuilder, Fault, FaultProxy, Injection, PATIENCE, Scene, Stored, Writer,
+    assert_accounts_agree, assert_all_is_acknowledged, assert_batches_keep_their_boundaries,
+    assert_delivered_exactly_once, assert_resends_identical, await_delivery, log_agent, skip, spool_status,
+    wait_for,
 };
 
 /// An agent is up within this time, whatever its spool looks like.
@@ -27,19 +31,24 @@ fn all_is_wanted() -> bool {
 /// Two sources, a collector, and a proxy before it; batches are sent one at a time.
 struct Trial {
     writers: Vec<Writer>,
+    /// To a source of which the server takes nothing.
+    refused: Option<Writer>,
     proxy: FaultProxy,
     collector: Collector,
     scene: Scene,
 }
 
 impl Trial {
+    /// What the server does not take.
+    const REFUSED: &str = "bad:logs.bad.log ";
+
     fn new(test: &str) -> Self {
         let scene = Scene::new(test);
         let collector = Collector::start(&scene);
         let proxy = FaultProxy::before(&collector);
         let writers =
             vec![Writer::new(&scene, "app", "logs/app.log"), Writer::new(&scene, "web", "logs/web.log")];
-        Self { writers, proxy, collector, scene }
+        Self { writers, refused: None, proxy, collector, scene }
     }
 
     /// One that needs calls to be injected; none where that cannot be.
@@ -75,16 +84,47 @@ impl Trial {
         Agent::start_with(&self.scene, change)
     }
 
+    /// Appends lines to every file, and a few to the one whose lines are refused.
     fn append(&mut self, lines: usize) {
         self.writers.iter_mut().for_each(|writer| writer.append(lines));
+        if let Some(refused) = &mut self.refused {
+            refused.append(2);
+        }
     }
 
     fn written(&self) -> u64 {
         self.writers.iter().map(Writer::count).sum()
     }
 
-    fn all_is_stored(&self) -> bool {
+    /// Lets the server refuse every line of a third source.
+    fn refuse_some(&mut self) {
+        self.config().source("bad", "logs/bad.log").write();
+        self.proxy.refuse_marked(Self::REFUSED, Fault::Status(422));
+        self.refused = Some(Writer::new(&self.scene, "bad", "logs/bad.log"));
+    }
+
+    /// Whether everything was stored, and what was refused is in the spool for good.
+    fn all_is_settled(&self) -> bool {
+        // A letter may be there twice, where a kill came before its batch left the ledger.
+        let letters = || -> usize {
+            let dir = self.scene.spool_dir().join("dead-letters");
+            let files = fs::read_dir(dir).into_iter().flatten().flatten();
+            let mut numbers = HashSet::new();
+            for bytes in files.map(|file| fs::read(file.path()).unwrap_or_default()) {
+                let places = memmem::find_iter(&bytes, Self::REFUSED).map(|at| at + Self::REFUSED.len());
+                numbers.extend(places.filter_map(|at| bytes.get(at..at + 8).map(<[u8]>::to_owned)));
+            }
+            numbers.len()
+        };
         self.collector.stored_count() >= self.written()
+            && self.refused.as_ref().is_none_or(|refused| letters() as u64 >= refused.count())
+    }
+
+    /// The lines that were written and are not stored.
+    fn missing(&self) -> Vec<String> {
+        let stored: HashSet<String> = self.collector.stored().into_iter().map(|event| event.data).collect();
+        let lines = self.writers.iter().flat_map(Writer::lines);
+        lines.filter(|line| !stored.contains(*line)).cloned().collect()
     }
 
     /// Starts an agent to which nothing is done; it has to be up soon, and to deliver what is left.
@@ -92,7 +132,7 @@ impl Trial {
     fn recover(&self) {
         let agent = self.start();
         wait_for(STARTS_WITHIN, "the agent starts unaided", || agent.said().contains(Agent::STARTED));
-        await_delivery(&self.writers(), &self.collector);
+        wait_for(PATIENCE, "what is left is delivered", || self.all_is_settled());
         assert_eq!(agent.stop(), Some(0));
     }
 
@@ -111,7 +151,14 @@ impl Trial {
         assert_resends_identical(&requests);
         assert_batches_keep_their_boundaries(&requests);
         assert_eq!(wrong(&self.scene), None);
-        let status = spool_status(&self.scene);
+        let mut status = spool_status(&self.scene);
+        let sources = status["sources"].as_array_mut().unwrap();
+        if let Some(refused) = &self.refused {
+            let at = sources.iter().position(|source| source["source"] == refused.source()).unwrap();
+            let source = sources.remove(at);
+            assert_eq!(source["dead"], refused.count(), "{source:#}");
+            assert_eq!(source["spooled"], source["dead"], "{source:#}");
+        }
         assert_all_is_acknowledged(&status, &writers);
         status
     }
