@@ -23,6 +23,7 @@ use super::entries::{
     put_account, put_bytes, put_file, put_loss, take_account, take_bytes, take_file, take_loss,
 };
 use super::files::FileState;
+use super::ledger_watch::Watch;
 use super::segment::{Account, SpoolId};
 use super::storage;
 use crate::batch::{BatchId, Part};
@@ -363,6 +364,16 @@ pub(super) struct Ledger {
     disk: Disk,
     path: PathBuf,
     sync: SyncMode,
+    /// After the database, whose last handle it has.
+    watch: Watch,
+}
+
+impl Drop for Ledger {
+    /// Writes what sled would write when its last handle goes, where nobody could look after it.
+    fn drop(&mut self) {
+        // One that fails is written anew, or rebuilt at the next start.
+        let _ = self.watch.over(|| self.db.flush());
+    }
 }
 
 impl Ledger {
@@ -385,7 +396,8 @@ impl Ledger {
             disk.sync_dir(parent).map_err(io)?;
         }
         let file = Disk::open(&path.join("db")).map_err(io)?;
-        Ok(Self { db, file, disk: disk.clone(), path: path.to_owned(), sync })
+        let watch = Watch::new(db.clone(), |db: &sled::Db| drop(db.flush())).map_err(io)?;
+        Ok(Self { db, file, disk: disk.clone(), path: path.to_owned(), sync, watch })
     }
 
     /// Creates a ledger that holds `books`, where none is.
@@ -452,9 +464,12 @@ impl Ledger {
         if !storage::step("commit", &self.path) {
             return Ok(());
         }
-        self.db.apply_batch(changes.batch).map_err(database)?;
-        let _ = storage::step("flush", &self.path);
-        self.db.flush().map_err(database)?;
+        let write = || {
+            self.db.apply_batch(changes.batch)?;
+            let _ = storage::step("flush", &self.path);
+            self.db.flush()
+        };
+        self.watch.over(write).map_err(database)?;
         if self.sync == SyncMode::Group {
             self.disk
                 .sync_all(&self.file)

@@ -42,6 +42,7 @@ mod frame;
 pub mod inspect;
 mod keeper;
 mod ledger;
+mod ledger_watch;
 mod lock;
 mod log;
 mod missing;

@@ -20,4 +20,5 @@ mod kill_points;
 mod kill_restart;
 mod spool_faults;
 mod spool_tools;
+mod system_faults;
 mod tailing;

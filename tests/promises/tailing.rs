@@ -31,7 +31,7 @@ use rustix::process::Signal;
 
 use crate::common::{
     Agent, Collector, ConfigBuilder, PATIENCE, Scene, Stored, Writer, assert_delivered_exactly_once,
-    assert_stored_once, await_delivery, has_program, is_root, skip, wait_for,
+    assert_stored_once, await_delivery, has_program, is_root, skip, wait_for, wrap,
 };
 
 /// The source of the marks.
@@ -249,17 +249,8 @@ fn compress(path: &Path) {
 /// Runs the command as an argument of `program`, which ends with an exec of what follows `arguments`.
 fn through<A: AsRef<OsStr>>(command: &mut Command, program: &str, arguments: impl IntoIterator<Item = A>) {
     let mut wrapped = Command::new(program);
-    wrapped.args(arguments).arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => wrapped.env(name, value),
-            None => wrapped.env_remove(name),
-        };
-    }
-    if let Some(dir) = command.get_current_dir() {
-        wrapped.current_dir(dir);
-    }
-    *command = wrapped;
+    wrapped.args(arguments);
+    wrap(command, wrapped);
 }
 
 fn numbered(prefix: &str, numbers: std::ops::Range<usize>) -> Vec<String> {

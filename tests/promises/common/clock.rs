@@ -1,12 +1,12 @@
 //! A monotonic clock that leaps: so that an hour passes for a process at once, and for the machine not at all.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Scene, has_program};
+use super::{Scene, preload};
 
 /// Stands before the C library's functions. What the file says is added to the time that they tell, and taken from the
 /// time until which a thread asks to wait: the standard library waits for moments, not for durations. The clock on the
@@ -75,15 +75,8 @@ pub struct Clock {
 impl Clock {
     /// A clock like the machine's; none where there is no compiler to make it with.
     pub fn new(scene: &Scene) -> Option<Self> {
-        if !has_program("cc") {
-            return None;
-        }
-        let (source, library, path) = (scene.path("clock.c"), scene.path("clock.so"), scene.path("clock"));
-        fs::write(&source, SHIM).unwrap();
-        let mut command = Command::new("cc");
-        command.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source);
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "cc: {}", String::from_utf8_lossy(&output.stderr));
+        let library = preload(scene, "clock", SHIM)?;
+        let path = scene.path("clock");
         let ahead_secs = File::create(&path).unwrap();
         ahead_secs.write_all_at(&0_i64.to_ne_bytes(), 0).unwrap();
         Some(Self { library, path, ahead_secs })

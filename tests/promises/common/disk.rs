@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::{Scene, has_program, is_root};
+use super::{Scene, has_program, is_root, wrap};
 
 /// `FS_IOC_SHUTDOWN`, that is `_IOR('X', 125, u32)`, and its flag that not even the journal is written.
 const SHUTDOWN: &str = "import fcntl, os, struct, sys
@@ -94,14 +94,8 @@ impl Disk {
         if let Some(dir) = command.get_current_dir() {
             inside.arg(format!("--wdns={}", dir.display()));
         }
-        inside.arg("--").arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => inside.env(name, value),
-                None => inside.env_remove(name),
-            };
-        }
-        *command = inside;
+        inside.arg("--");
+        wrap(command, inside);
     }
 
     /// Everything that was not synced is gone; what is written from now on fails.

@@ -33,6 +33,7 @@ mod collector;
 mod disk;
 mod faults;
 mod http;
+mod inject;
 mod load;
 mod oracle;
 mod process;
@@ -44,6 +45,8 @@ mod tls;
 mod trace;
 mod writer;
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub use agent::Agent;
@@ -53,6 +56,7 @@ pub use collector::{Collector, Stats, Stored};
 pub use disk::{Disk, FileSystem};
 pub use faults::{Fault, FaultProxy, Received};
 pub use http::{Answer, exchange, get, post};
+pub use inject::{Injection, Place, ShortWrites};
 pub use load::{Load, Rhythm};
 pub use oracle::{
     assert_accounts_agree, assert_batches_keep_their_boundaries, assert_delivered_exactly_once,
@@ -86,6 +90,34 @@ pub fn skip(test: &str, reason: &str) {
     // Past the capturing of output, so that a run with skips can be told from one without.
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
+}
+
+/// Lets `program`, which ends with an exec of what follows its arguments, run `command`.
+pub fn wrap(command: &mut Command, mut program: Command) {
+    program.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => program.env(name, value),
+            None => program.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        program.current_dir(dir);
+    }
+    *command = program;
+}
+
+/// Makes a library that stands before the C library's functions; none where there is no compiler.
+pub fn preload(scene: &Scene, name: &str, source: &str) -> Option<PathBuf> {
+    if !has_program("cc") {
+        return None;
+    }
+    let (file, library) = (scene.path(format!("{name}.c")), scene.path(format!("{name}.so")));
+    std::fs::write(&file, source).unwrap();
+    let output =
+        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&file).output().unwrap();
+    assert!(output.status.success(), "cc: {}", String::from_utf8_lossy(&output.stderr));
+    Some(library)
 }
 
 /// A port of 127.0.0.1 that nothing listens on, outside the range that outgoing connections take theirs from: so it

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{PATIENCE, wait_for};
+use super::{PATIENCE, wait_for, wrap};
 
 /// The calls that say what is written, made durable, and sent.
 const CALLS: &str = "trace=write,writev,pwrite64,pwritev,pread64,fdatasync,fsync,sync_file_range,sendto,sendmsg,open,\
@@ -30,17 +30,7 @@ pub struct Call {
 pub fn traced(command: &mut Command, to: &Path) {
     let mut strace = Command::new("strace");
     strace.args(["-D", "-f", "-y", "-s", "1000000", "-e", CALLS, "-o"]).arg(to);
-    strace.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => strace.env(name, value),
-            None => strace.env_remove(name),
-        };
-    }
-    if let Some(dir) = command.get_current_dir() {
-        strace.current_dir(dir);
-    }
-    *command = strace;
+    wrap(command, strace);
 }
 
 /// Reads the trace of a process that has ended. Paths in `dir` become relative to it.
