@@ -6,6 +6,8 @@
 mod client;
 #[cfg(test)]
 mod fixtures;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod http;
 #[cfg(feature = "websocket")]
 mod websocket;

@@ -30,6 +30,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use self::answer::fuzz as fuzz_answer;
 use self::handshake::Handshake;
 use self::outcome::Meaning;
 use self::session::{Keepalive, Reply, Session};
