@@ -38,6 +38,16 @@ faults-long:
     LOG_AGENT_TEST_POWER_CUTS=50 cargo test --locked --test promises -- durability
     LOG_AGENT_TEST_ALL=1 LOG_AGENT_TEST_CASES=1000 cargo test --locked --lib -- spool::
 
+# Every decoder of what comes from disks and networks under a fuzzer, each for so many seconds. What it finds is in
+# fuzz/artifacts; cargo-fuzz is installed where it is missing.
+fuzz seconds="60":
+    cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+    for target in $(cargo fuzz list); do \
+        mkdir -p fuzz/corpus/$target && \
+        RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer=none $target fuzz/corpus/$target fuzz/seeds/$target -- \
+            -max_total_time={{seconds}} -rss_limit_mb=1024 -print_final_stats=1 || exit 1; \
+    done
+
 # Random sequences of writes, rotations and deaths for longer than CI has time for.
 tail-long:
     LOG_AGENT_TEST_CASES=500 cargo test --locked --test promises -- --nocapture tailing::model

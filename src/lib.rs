@@ -35,6 +35,9 @@ pub mod config;
 pub mod demo;
 pub mod event;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod outbox;
 pub mod payload;
 pub mod retry;

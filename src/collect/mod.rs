@@ -16,6 +16,8 @@
 
 #[cfg(feature = "websocket")]
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod http;
 mod ranges;
 mod request;

@@ -28,7 +28,7 @@ use super::ranges::{Run, SeqRanges};
 use super::request::SpoolId;
 
 /// The first line of an index.
-const FORMAT_LINE: &[u8] = b"log-agent-seen 1\n";
+pub(super) const FORMAT_LINE: &[u8] = b"log-agent-seen 1\n";
 /// The longest record that is read. The longest that is written has a range for each of 64 requests' sources.
 const RECORD_BYTES_MAX: u64 = 2 << 30;
 /// Ranges in one record of a rewritten index.
@@ -269,7 +269,7 @@ impl Index {
     }
 }
 
-fn load(path: &Path, file: File) -> Result<Loaded, SeenError> {
+pub(super) fn load(path: &Path, file: File) -> Result<Loaded, SeenError> {
     let io_error = |source| SeenError::Io { action: "read", path: path.to_owned(), source };
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut line = Vec::new();

@@ -15,6 +15,8 @@ mod auth;
 mod document;
 mod end_point;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keys;
 mod lines;
 pub(crate) mod options;

@@ -5,6 +5,8 @@
 mod client;
 #[cfg(test)]
 mod fixtures;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod http;
 mod websocket;
 

@@ -3,20 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::tests::{acknowledge, append, committed, cut, draft, lines, numbered, options};
+use super::tests::{acknowledge, append, committed, cut, draft, lines, numbered, options, places};
 use super::*;
 use crate::batch::BatchId;
 use crate::event::{FileOffset, FrameDraft, FrameSink as _, SegmentId, SkipReason, SourceName};
-
-/// Which of many places are damaged: every `stride`-th from a place that differs between runs, or with
-/// `LOG_AGENT_TEST_ALL` every one.
-fn places(len: usize, stride: usize) -> impl Iterator<Item = usize> {
-    use std::hash::BuildHasher as _;
-    let stride = if std::env::var_os("LOG_AGENT_TEST_ALL").is_some() { 1 } else { stride };
-    let from = usize::from(std::hash::RandomState::new().hash_one(0).to_le_bytes()[0]) % stride;
-    println!("every {stride}. place from {from} on");
-    (from..len).step_by(stride)
-}
 
 /// A spool with two sources and several frames, of which the first twelve events are cut into three batches.
 struct Small {
@@ -135,26 +125,6 @@ fn check(dir: &Path) -> Spool {
         "{missing} lines are neither there nor read again, and {lost} are counted as damaged"
     );
     spool
-}
-
-#[test]
-fn no_flipped_byte_costs_more_than_its_frame() {
-    let small = Small::new();
-    let bytes = std::fs::read(small.segment()).unwrap();
-    for at in places(bytes.len(), 8) {
-        let copy = small.copy();
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 0x20;
-        std::fs::write(Disk::new(copy.path()).segment(SegmentId(1)), damaged).unwrap();
-        let spool = check(copy.path());
-        let (read, _) = everything(&spool);
-        let lines: usize = read.values().map(Vec::len).sum();
-        // The frames have 5, 4, 3 and 2 events, of which the last two may be cut with a tail.
-        assert!(lines >= 14 - 5 - 2, "byte {at}: {lines} lines are left");
-        assert_eq!(spool.id(), small.id, "byte {at}: nothing was lost that could be numbered twice");
-        spool.close();
-        assert!(inspect::report(copy.path()).unwrap().balanced, "byte {at}");
-    }
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl DeadLetters {
     }
 }
 
-fn encode(letter: &DeadLetter) -> Vec<u8> {
+pub(super) fn encode(letter: &DeadLetter) -> Vec<u8> {
     let mut payload = Vec::with_capacity(16 + letter.response.len() + letter.line.len());
     let mut cut = letter.response.len().min(RESPONSE_MAX);
     while !letter.response.is_char_boundary(cut) {

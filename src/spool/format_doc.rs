@@ -468,8 +468,7 @@ fn ledger_entries(books: &Books) -> BTreeMap<Vec<u8>, Vec<u8>> {
         .collect()
 }
 
-#[test]
-fn the_ledger_is_as_documented() {
+fn books() -> Books {
     let meta = Meta { lineage: counted(0x40), spool_id: counted(0x60), unsynced_boot: counted(0x80).0 };
     let mut books = Books::new(meta, Position(71));
     let id = BatchId { first: Position(72), last: Position(73), part: Some(Part { from: 74, to: 75 }) };
@@ -488,7 +487,12 @@ fn the_ledger_is_as_documented() {
             losses: losses(),
         },
     };
-    let entries = ledger_entries(&books);
+    books
+}
+
+#[test]
+fn the_ledger_is_as_documented() {
+    let entries = ledger_entries(&books());
     let documented: BTreeSet<_> = cells("## 8. Ledger")
         .iter()
         .map(|row| u8::from_str_radix(row[0].split('`').nth(1).unwrap(), 16).unwrap())
@@ -645,4 +649,43 @@ fn the_worked_example_reads_as_the_document_says() {
         LogEvent { line: b" by peer", continues: false, time: None },
     ];
     assert_eq!(events, expected);
+}
+
+/// What the encoders write for the values of the document, by the fuzzing target that decodes it.
+pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let example = example();
+    let header = |at: usize| example[at..].to_vec();
+    let mut checkpoint_entry = vec![0];
+    put_checkpoint(&mut checkpoint_entry, &checkpoint());
+    let ledger = ledger_entries(&books()).into_iter().flat_map(|(key, value)| {
+        let mut entry = vec![u8::try_from(key.len()).unwrap()];
+        entry.extend(key);
+        entry.extend(u16::try_from(value.len()).unwrap().to_le_bytes());
+        entry.extend(value);
+        entry
+    });
+    let letter = DeadLetter {
+        position: Position(1),
+        source: SourceName::from("web"),
+        seq: Seq(1),
+        detected: Timestamp::from_millis(0),
+        status: 422,
+        response: "no".into(),
+        line: b"a line".to_vec(),
+    };
+    vec![
+        ("frame", header(0x50)),
+        ("frame", header(0x1c2)),
+        ("segment_header", example[..segment::HEADER_LEN].to_vec()),
+        ("segment", example.clone()),
+        ("spool", header(segment::HEADER_LEN)),
+        ("snapshot", snapshot().encode()),
+        ("entries", checkpoint_entry),
+        ("entries", [vec![1], file_entry()].concat()),
+        ("entries", [vec![2], bytes_entry()].concat()),
+        ("entries", [vec![3], loss_entry()].concat()),
+        ("ledger", ledger.collect()),
+        ("dead_letter", super::dead_letter::encode(&letter)),
+        ("payload", header(0x267)),
+    ]
 }

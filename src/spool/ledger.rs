@@ -545,6 +545,17 @@ fn open_with_deadline(path: &Path) -> Result<sled::Db, LedgerError> {
     }
 }
 
+/// What a ledger with these keys and values holds, for fuzzing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn books_of(entries: &[(&[u8], &[u8])]) -> Option<Books> {
+    let mut loaded = Loaded::default();
+    entries.iter().try_for_each(|(key, value)| loaded.entry(key, value))?;
+    let books = loaded.into_books()?;
+    // What was read can be written.
+    let _ = Changes::everything(&books);
+    Some(books)
+}
+
 /// Collects entries until all are there.
 struct Loaded {
     empty: bool,

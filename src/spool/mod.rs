@@ -37,8 +37,12 @@ mod entries;
 mod fault_tests;
 mod files;
 #[cfg(test)]
+mod flip_tests;
+#[cfg(test)]
 mod format_doc;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod inspect;
 mod keeper;
 mod ledger;
@@ -85,6 +89,9 @@ use lock::Lock;
 use log::Log;
 use queue::Queue;
 use view::Shared;
+
+#[cfg(test)]
+pub(crate) use format_doc::seeds as fuzzing_seeds;
 
 /// How a spool is to be opened.
 #[derive(Clone, Debug)]

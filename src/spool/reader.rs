@@ -11,6 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::codec::{Covered, holds};
 use super::disk::{self, Disk};
 use super::frame::{self, FrameError, FrameHeader, FrameKind, HEADER_MAX};
 use super::ledger::Location;
@@ -123,7 +124,7 @@ pub(super) fn frame_at(file: &File, segment: SegmentId, offset: u64, len: u64) -
             return Ok(Found::BadPayload(header, end));
         }
     }
-    if crc32fast::hash(&payload) != header.payload_crc {
+    if !holds(Covered::Payload, crc32fast::hash(&payload), header.payload_crc) {
         return Ok(Found::BadPayload(header, end));
     }
     Ok(Found::Frame(header, payload, end))

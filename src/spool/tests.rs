@@ -9,6 +9,24 @@ use crate::event::{
     Witness,
 };
 
+/// The seed of this run: `LOG_AGENT_TEST_SEED`, or another one each time.
+pub(crate) fn seed() -> u64 {
+    use std::hash::BuildHasher as _;
+    let seed = match std::env::var("LOG_AGENT_TEST_SEED") {
+        Ok(seed) => seed.parse().expect("LOG_AGENT_TEST_SEED is not a number"),
+        Err(_) => std::hash::RandomState::new().hash_one(0),
+    };
+    println!("LOG_AGENT_TEST_SEED={seed}");
+    seed
+}
+
+/// Every `stride`-th place of `len`, from one that differs between seeds; with `LOG_AGENT_TEST_ALL` every one.
+pub(crate) fn places(len: usize, stride: usize) -> impl Iterator<Item = usize> {
+    let stride = if std::env::var_os("LOG_AGENT_TEST_ALL").is_some() { 1 } else { stride };
+    let from = usize::try_from(seed() % stride as u64).unwrap();
+    (from..len).step_by(stride)
+}
+
 pub(crate) fn options(dir: &Path) -> SpoolOptions {
     SpoolOptions {
         dir: dir.to_owned(),

@@ -31,6 +31,8 @@ mod detour;
 pub mod discover;
 mod file;
 mod follower;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod identity;
 mod names;
 mod roster;

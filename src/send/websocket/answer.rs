@@ -105,6 +105,15 @@ fn wait(seconds: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds.min(WAIT_SECS_MAX)).ok()
 }
 
+/// An answer, for fuzzing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::send) fn fuzz(text: &str) {
+    if let Ok((_, Answer::Nack(nack))) = parse(text) {
+        assert!(nack.reason.len() <= RESPONSE_KEPT_BYTES);
+        assert!(nack.retry_after.is_none_or(|wait| wait <= Duration::from_secs_f64(WAIT_SECS_MAX)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -28,6 +28,8 @@ mod session;
 #[cfg(feature = "websocket")]
 mod strategy;
 
+#[cfg(all(feature = "websocket", any(test, feature = "fuzzing")))]
+pub(super) use self::answer::fuzz as fuzz_answer;
 #[cfg(feature = "websocket")]
 use self::strategy::new;
 #[cfg(feature = "websocket")]

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::batch::BatchId;
 use crate::event::{FrameSink as _, Position, SegmentId, SourceName, Timestamp};
-use crate::spool::tests::{acknowledge, append, committed, cut, draft, lines, numbered, options};
+use crate::spool::tests::{acknowledge, append, committed, cut, draft, lines, numbered, options, places};
 use crate::spool::{Spool, dead_letter, disk, disk::Disk, inspect};
 
 fn unseen(_: u64, _: u64) {}
@@ -39,15 +39,6 @@ fn four_frames() -> tempfile::TempDir {
     cut(&spool, &[(1, 5), (6, 9), (10, 12)]);
     spool.close();
     root
-}
-
-/// Every `stride`-th place, from one that differs between runs; with `LOG_AGENT_TEST_ALL` every one.
-fn places(len: usize, stride: usize) -> impl Iterator<Item = usize> {
-    use std::hash::BuildHasher as _;
-    let stride = if std::env::var_os("LOG_AGENT_TEST_ALL").is_some() { 1 } else { stride };
-    let from = usize::from(std::hash::RandomState::new().hash_one(0).to_le_bytes()[0]) % stride;
-    println!("every {stride}. place from {from} on");
-    (from..len).step_by(stride)
 }
 
 #[test]
