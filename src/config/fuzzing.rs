@@ -7,7 +7,8 @@ use super::document::Text;
 /// A configuration file. What is accepted says where it stands; what is not says where it is wrong.
 pub(crate) fn config(bytes: &[u8]) {
     let path = Path::new("log-agent.config");
-    let Ok(text) = Text::from_bytes(path, bytes.to_vec()) else { return };
+    let transports = crate::send::transports();
+    let Ok(text) = Text::from_bytes(path, bytes.to_vec(), &transports) else { return };
     match super::resolve(&text, Some(Path::new("spool"))) {
         Ok(config) => assert!(!config.sources.is_empty()),
         Err(error) => {

@@ -253,5 +253,5 @@ pub(super) fn books(dir: &Path) -> Option<Books> {
     use crate::spool::ledger::Ledger;
     let copy = tempfile::tempdir().unwrap();
     disk::copy_dir(&dir.join("ledger"), copy.path()).unwrap();
-    Ledger::open(copy.path(), crate::config::SyncMode::Os).ok()?.read().ok()?
+    Ledger::open(&Disk::new(dir), copy.path(), crate::config::SyncMode::Os).ok()?.read().ok()?
 }
