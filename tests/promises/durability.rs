@@ -1,6 +1,7 @@
 //! What is durable when: the order of writes, syncs and sends, what a power cut takes, and who may read the spool.
 
 mod order;
+mod poison;
 mod power;
 
 use std::fs;

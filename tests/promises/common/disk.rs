@@ -1,4 +1,5 @@
-//! A disk whose power can be cut: a file system in a file, mounted where only this test sees it.
+//! Disks of a test's own: one whose power can be cut, one that is too small. A file system in a file, or in memory,
+//! mounted where only this test sees it.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -13,26 +14,38 @@ fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))"
 /// Large enough for the smallest XFS; sparse.
 const IMAGE_BYTES: u64 = 400 << 20;
 
-/// The file systems that can be shut down like this.
+/// What is on a disk. The first two can be shut down like this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystem {
     Ext4,
     Xfs,
+    /// 16 MiB of the first.
+    SmallExt4,
+    /// In memory, with options that say how small.
+    Tmpfs(&'static str),
 }
 
 impl FileSystem {
     fn make(self) -> &'static [&'static str] {
         match self {
             Self::Ext4 => &["mkfs.ext4", "-q", "-F"],
+            // Nothing is kept for root, which the agent is here.
+            Self::SmallExt4 => &["mkfs.ext4", "-q", "-F", "-m", "0"],
             Self::Xfs => &["mkfs.xfs", "-q", "-f"],
+            Self::Tmpfs(_) => &["true"],
         }
     }
 
     fn name(self) -> &'static str {
         match self {
-            Self::Ext4 => "ext4",
+            Self::Ext4 | Self::SmallExt4 => "ext4",
             Self::Xfs => "xfs",
+            Self::Tmpfs(_) => "tmpfs",
         }
+    }
+
+    fn image_bytes(self) -> u64 {
+        if self == Self::SmallExt4 { 16 << 20 } else { IMAGE_BYTES }
     }
 }
 
@@ -56,18 +69,18 @@ impl Disk {
         if let Some(missing) = needed.find(|program| !has_program(program)) {
             return Some(format!("{missing} is not installed"));
         }
-        if !Path::new("/dev/loop-control").exists() {
+        if !matches!(kind, FileSystem::Tmpfs(_)) && !Path::new("/dev/loop-control").exists() {
             return Some("there are no loop devices".into());
         }
         let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-        let is_known = known.lines().any(|line| line.trim() == kind.name());
+        let is_known = known.lines().any(|line| line.split_whitespace().next_back() == Some(kind.name()));
         (!is_known).then(|| format!("the kernel does not know {}", kind.name()))
     }
 
     /// Makes one, mounted at `disk` in the scene for those that run in it; an error where the machine does not let us.
     pub fn mount(scene: &Scene, kind: FileSystem) -> Result<Self, String> {
         let (image, mount) = (scene.path("image"), scene.path("disk"));
-        File::create(&image).unwrap().set_len(IMAGE_BYTES).unwrap();
+        File::create(&image).unwrap().set_len(kind.image_bytes()).unwrap();
         std::fs::create_dir(&mount).unwrap();
         let mut make = Command::new(kind.make()[0]);
         run(make.args(&kind.make()[1..]).arg(&image))?;
@@ -109,6 +122,23 @@ impl Disk {
         self.attach().unwrap();
     }
 
+    /// The path by which the test itself sees what is at `path` for those that run in it.
+    pub fn seen(&self, path: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.keeper.id()));
+        root.join(path.strip_prefix("/").unwrap())
+    }
+
+    /// Lets nothing be written any more by way of the directory at `path`; what is open stays open.
+    pub fn forbid_writing(&self, path: &Path) {
+        self.run(Command::new("mount").arg("--bind").arg(path).arg(path)).unwrap();
+        self.run(Command::new("mount").args(["-o", "remount,bind,ro"]).arg(path)).unwrap();
+    }
+
+    /// Ends [`Disk::forbid_writing`].
+    pub fn allow_writing(&self, path: &Path) {
+        self.run(Command::new("umount").arg("--lazy").arg(path)).unwrap();
+    }
+
     /// Shows `file` in place of `path` to what runs inside.
     pub fn show_instead(&self, file: &Path, path: &str) {
         self.run(Command::new("mount").arg("--bind").arg(file).arg(path)).unwrap();
@@ -116,7 +146,12 @@ impl Disk {
 
     fn attach(&self) -> Result<(), String> {
         let mut mount = Command::new("mount");
-        mount.args(["-t", self.kind.name(), "-o", "loop"]).arg(&self.image).arg(&self.mount);
+        mount.args(["-t", self.kind.name()]);
+        match self.kind {
+            FileSystem::Tmpfs(options) => mount.args(["-o", options, "tmpfs"]),
+            _ => mount.args(["-o", "loop"]).arg(&self.image),
+        };
+        mount.arg(&self.mount);
         self.run(&mut mount)
     }
 

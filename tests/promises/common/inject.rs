@@ -149,12 +149,13 @@ impl Injection {
     }
 
     /// How many calls it hit, of a process that has ended.
-    pub fn hits(&self, scene: &Scene) -> usize {
+    pub fn hits(&self, scene: &Scene, pid: u32) -> usize {
         let mut text = String::new();
+        let end = format!("{pid} +++ ");
         wait_for(PATIENCE, "strace has written everything", || {
             text =
                 String::from_utf8_lossy(&std::fs::read(Self::trace(scene)).unwrap_or_default()).into_owned();
-            text.lines().next_back().is_some_and(|line| line.contains("+++ "))
+            text.lines().any(|line| line.starts_with(&end))
         });
         text.lines().filter(|line| line.contains("(INJECTED)")).count()
     }

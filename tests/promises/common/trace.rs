@@ -8,7 +8,7 @@ use super::{PATIENCE, wait_for, wrap};
 
 /// The calls that say what is written, made durable, and sent.
 const CALLS: &str = "trace=write,writev,pwrite64,pwritev,pread64,fdatasync,fsync,sync_file_range,sendto,sendmsg,open,\
-                     openat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat";
+                     openat,ftruncate,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat";
 
 /// A call that has returned.
 #[derive(Clone, Debug)]
@@ -26,10 +26,11 @@ pub struct Call {
     pub worked: bool,
 }
 
-/// Lets `command` run under strace, which writes to `to`. The child is the program itself, not strace.
-pub fn traced(command: &mut Command, to: &Path) {
+/// Lets `command` run under strace, which writes to `to` and is told `injected` beside. The child is the program itself,
+/// not strace.
+pub fn traced(command: &mut Command, to: &Path, injected: &[&str]) {
     let mut strace = Command::new("strace");
-    strace.args(["-D", "-f", "-y", "-s", "1000000", "-e", CALLS, "-o"]).arg(to);
+    strace.args(["-D", "-f", "-y", "-s", "1000000", "-e", CALLS]).args(injected).arg("-o").arg(to);
     wrap(command, strace);
 }
 

@@ -13,8 +13,9 @@ use crate::common::{Agent, Call, FaultProxy, Scene, Writer, has_program, read_tr
 /// Lines of the run, in several segments.
 const LINES: u64 = 3000;
 
-/// A trace of an agent that spools and delivers [`LINES`] lines in several rounds; none without strace.
-fn trace(test: &str, sync: &str) -> Option<Vec<Call>> {
+/// A trace of an agent that spools and delivers [`LINES`] lines in several rounds, with what strace is told beside;
+/// none without strace.
+pub(super) fn trace(test: &str, sync: &str, injected: &[&str]) -> Option<Vec<Call>> {
     if !has_program("strace") {
         skip(test, "strace is not installed");
         return None;
@@ -31,7 +32,7 @@ fn trace(test: &str, sync: &str) -> Option<Vec<Call>> {
         .write();
     let mut writer = Writer::new(&scene, "app", "logs/app.log");
     let file = scene.path("trace");
-    let agent = Agent::start_with(&scene, |command| traced(command, &file));
+    let agent = Agent::start_with(&scene, |command| traced(command, &file, injected));
     for round in 1..=10 {
         writer.append((LINES / 10) as usize);
         proxy.await_requests(round * LINES / 50 / 10);
@@ -42,14 +43,14 @@ fn trace(test: &str, sync: &str) -> Option<Vec<Call>> {
 }
 
 /// What the durable order is, read from a trace.
-struct Order<'a> {
+pub(super) struct Order<'a> {
     calls: &'a [Call],
     /// For each line the call that wrote it to a segment.
-    written: BTreeMap<u64, &'a Call>,
+    pub(super) written: BTreeMap<u64, &'a Call>,
 }
 
 /// `logs.app.log 00000123 ` as [`Writer`] writes it.
-fn tokens(bytes: &[u8]) -> impl Iterator<Item = u64> {
+pub(super) fn tokens(bytes: &[u8]) -> impl Iterator<Item = u64> {
     static FINDER: LazyLock<memmem::Finder> = LazyLock::new(|| memmem::Finder::new(b"app:logs.app.log "));
     FINDER.find_iter(bytes).filter_map(|at| {
         // A read may end within a token; the next has the rest of the line.
@@ -58,12 +59,12 @@ fn tokens(bytes: &[u8]) -> impl Iterator<Item = u64> {
     })
 }
 
-fn is_segment(path: &Path) -> bool {
+pub(super) fn is_segment(path: &Path) -> bool {
     path.parent() == Some(Path::new("spool/segments"))
 }
 
 impl<'a> Order<'a> {
-    fn new(calls: &'a [Call]) -> Self {
+    pub(super) fn new(calls: &'a [Call]) -> Self {
         let mut written = BTreeMap::new();
         for call in calls.iter().filter(|call| call.name.contains("write") && is_segment(&call.path)) {
             written.extend(tokens(&call.bytes).map(|line| (line, call)));
@@ -161,7 +162,7 @@ impl<'a> Order<'a> {
             .collect()
     }
 
-    fn complaints(&self) -> BTreeMap<&'static str, Vec<String>> {
+    pub(super) fn complaints(&self) -> BTreeMap<&'static str, Vec<String>> {
         let kinds = [
             ("lines", self.lines_before_their_sync()),
             ("segments", self.segments_before_their_directory()),
@@ -184,7 +185,7 @@ fn positions(request: &[u8]) -> (u64, u64) {
 #[test]
 fn nothing_is_seen_before_it_is_durable() {
     let test = "nothing_is_seen_before_it_is_durable";
-    let Some(calls) = trace(test, "group") else { return };
+    let Some(calls) = trace(test, "group", &[]) else { return };
     let order = Order::new(&calls);
     assert!(order.requests().count() >= 60);
     let read_back = calls.iter().filter(|call| call.name == "pread64" && is_segment(&call.path));
@@ -212,7 +213,7 @@ fn nothing_is_seen_before_it_is_durable() {
 #[test]
 fn sync_os_leaves_durability_to_the_system_and_the_check_sees_it() {
     let test = "sync_os_leaves_durability_to_the_system_and_the_check_sees_it";
-    let Some(calls) = trace(test, "os") else { return };
+    let Some(calls) = trace(test, "os", &[]) else { return };
     let complaints = Order::new(&calls).complaints();
     assert_eq!(complaints.keys().copied().collect::<Vec<_>>(), ["batches", "lines", "segments"]);
     assert!(complaints["lines"].len() as u64 >= LINES);

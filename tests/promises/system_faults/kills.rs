@@ -7,22 +7,22 @@ use super::*;
 use crate::common::Place;
 
 /// Portions of lines in a life.
-const PORTIONS: usize = 4;
+const PORTIONS: usize = 3;
 /// Lines of each source in a portion.
 const LINES: usize = 120;
 /// Lives in the short version.
-const LIVES: usize = 6;
+const LIVES: usize = 4;
 
 /// Calls, where, and up to which one of a thread a life makes them, at least.
 const CALLS: &[(&str, Place, u32)] = &[
-    ("writev", Place::Segments, 6),
-    ("fdatasync", Place::Segments, 6),
+    ("writev", Place::Segments, 4),
+    ("fdatasync", Place::Segments, 4),
     ("openat", Place::Segments, 3),
     ("fsync", Place::SegmentsDir, 2),
     ("unlink", Place::Segments, 2),
-    ("pwrite64", Place::Ledger, 5),
-    ("sync_file_range", Place::Ledger, 5),
-    ("fsync", Place::Ledger, 9),
+    ("pwrite64", Place::Ledger, 3),
+    ("sync_file_range", Place::Ledger, 3),
+    ("fsync", Place::Ledger, 7),
     ("fsync", Place::LedgerDir, 1),
     ("fsync", Place::Root, 3),
     ("writev,fdatasync", Place::Letters, 6),
