@@ -17,6 +17,7 @@ mod delivery;
 mod demo;
 mod durability;
 mod kill_restart;
+mod soak;
 mod spool_faults;
 mod spool_tools;
 mod tailing;
