@@ -10,6 +10,7 @@
     reason = "a test that meets the unexpected should stop there"
 )]
 
+mod backlog;
 mod collector;
 mod common;
 mod config_errors;

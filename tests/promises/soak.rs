@@ -107,7 +107,7 @@ impl Soak {
                 self.writers[at].append(lines);
             }
             if let Some(agent) = &self.agent {
-                self.record.sample(agent.pid(), &self.scene.spool_dir());
+                self.record.vitals.sample(agent.pid(), &self.scene.spool_dir());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -177,7 +177,7 @@ impl Soak {
         let written: u64 = self.writers.iter().map(Writer::count).sum();
         wait_for(PATIENCE, &format!("all {written} lines are stored"), || {
             let agent = self.agent.as_ref().unwrap();
-            self.record.sample(agent.pid(), &self.scene.spool_dir());
+            self.record.vitals.sample(agent.pid(), &self.scene.spool_dir());
             self.collector.stored_count() >= written
         });
         self.record.recovery_max = self.record.recovery_max.max(begun.elapsed());
@@ -267,6 +267,6 @@ fn whatever_breaks_meanwhile_every_line_is_stored_once_and_nothing_grows() {
     assert_delivered_exactly_once(&writers, &soak.collector);
     assert_all_is_acknowledged(&spool_status(&soak.scene), &writers);
     println!("{}", soak.record);
-    assert_eq!(soak.record.growth(), Vec::<String>::new(), "{}", soak.record);
+    assert_eq!(soak.record.vitals.growth(&[]), Vec::<String>::new(), "{}", soak.record);
     assert!(fs::read_dir(soak.scene.spool_dir().join("segments")).unwrap().count() <= 2, "segments are left");
 }
