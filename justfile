@@ -38,6 +38,15 @@ faults-long:
     LOG_AGENT_TEST_POWER_CUTS=50 cargo test --locked --test promises -- durability
     LOG_AGENT_TEST_ALL=1 LOG_AGENT_TEST_CASES=1000 cargo test --locked --lib -- spool::
 
+# Deaths, a failing server and rotations at random for so many minutes, with a table of what it took at the end.
+soak minutes="30":
+    LOG_AGENT_TEST_SOAK_MINUTES={{minutes}} cargo test --locked --test promises -- --nocapture soak::whatever
+
+# A backlog of so many gigabytes: how soon it is sent, and what its drain takes. Needs the room on the disk of the
+# temporary directory for a while.
+backlog gigabytes="20":
+    LOG_AGENT_TEST_BACKLOG_GB={{gigabytes}} cargo test --locked --release --test promises -- --nocapture backlog::
+
 # Every decoder of what comes from disks and networks under a fuzzer, each for so many seconds. What it finds is in
 # fuzz/artifacts; cargo-fuzz is installed where it is missing.
 fuzz seconds="60":

@@ -10,6 +10,7 @@
     reason = "a test that meets the unexpected should stop there"
 )]
 
+mod backlog;
 mod collector;
 mod common;
 mod config_errors;
@@ -18,6 +19,7 @@ mod demo;
 mod durability;
 mod kill_points;
 mod kill_restart;
+mod soak;
 mod spool_faults;
 mod spool_tools;
 mod system_faults;

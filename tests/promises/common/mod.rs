@@ -43,6 +43,7 @@ mod socket;
 mod status;
 mod tls;
 mod trace;
+mod vitals;
 mod writer;
 
 use std::path::PathBuf;
@@ -67,6 +68,7 @@ pub use scene::{ConfigBuilder, Scene};
 pub use status::{assert_all_is_acknowledged, spool_status, spool_status_with};
 pub use tls::{Authority, ServerTls};
 pub use trace::{Call, read_trace, traced};
+pub use vitals::Vitals;
 pub use writer::Writer;
 
 /// How long [`wait_for`] waits where a test has no reason for another deadline. Far above what anything takes on a

@@ -123,6 +123,12 @@ impl Writer {
         self.file.set_len(0).unwrap();
     }
 
+    /// Deletes all rotated files.
+    pub fn remove_rotated(&mut self) {
+        (1..=self.rotations).for_each(|number| fs::remove_file(self.rotated(number)).unwrap());
+        self.rotations = 0;
+    }
+
     /// The path of a rotated file; 1 is the youngest.
     pub fn rotated(&self, number: u32) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
