@@ -1,7 +1,8 @@
 //! Dead letters, and what is dropped at an operator's word.
 
+use super::reading::python;
 use super::*;
-use crate::common::{Fault, FaultProxy, await_delivery};
+use crate::common::{Fault, FaultProxy, await_delivery, has_program, skip};
 
 /// A line that is refused for as long as the server does not take it.
 const POISON: &str = "poison";
@@ -35,6 +36,20 @@ fn refused(test: &str) -> (Scene, Collector, Writer) {
     assert_eq!(agent.stop(), Some(0));
     scene.config().end_point(collector.url()).source("app", "logs/app.log").write();
     (scene, collector, writer)
+}
+
+#[test]
+fn a_reader_in_python_that_knows_only_the_document_reads_the_same_letters() {
+    let test = "a_reader_in_python_that_knows_only_the_document_reads_the_same_letters";
+    if !has_program("python3") {
+        return skip(test, "there is no python3");
+    }
+    let (scene, ..) = refused(test);
+    let ours = ok(&scene, &["dead-letters", "list", "--json"]).json();
+    let theirs = python(&scene, &["--dead-letters"]);
+    let theirs: Vec<Value> = theirs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(theirs.len(), 2);
+    assert_eq!(Value::Array(theirs), ours);
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn without_a_spool_every_tool_says_so_and_makes_none() {
 }
 
 /// The reader that was written from the document alone, on the spool of a scene.
-fn python(scene: &Scene, arguments: &[&str]) -> String {
+pub(super) fn python(scene: &Scene, arguments: &[&str]) -> String {
     let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/spool_reader.py");
     let output = Command::new("python3").arg(reader).args(arguments).arg(scene.spool_dir()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
