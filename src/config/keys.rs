@@ -10,6 +10,7 @@ use regex::bytes::Regex;
 
 use super::document::{Located, Table};
 use super::error::{ConfigError, Problem};
+use super::format::Format;
 use super::pattern::Pattern;
 use super::rules::{
     BYTES_MAX, Bytes, Default, Label, Line, List, Millis, OneOf, Optional, Or, Required, Rule, Seconds, Whole,
@@ -92,7 +93,7 @@ macro_rules! table {
 
 table! {
     /// `[global]`.
-    GlobalKeys, "[global]", also &["headers", "auth", "tls"], {
+    GlobalKeys, "[global]", also &["headers", "labels", "auth", "tls"], {
         agent_name: Located<String> = Required(Line::NAME),
             "Names this agent to the server; unique among its agents.";
         end_point: Located<String> = Required(Line::PATH),
@@ -137,6 +138,10 @@ table! {
             Compression::None,
         ),
             "Content coding of request bodies; `\"none\"` because every server takes it. A WebSocket has none.";
+        format: Located<Format> = Or(OneOf(Format::WORDS), Format::Json),
+            "What a batch looks like on the wire: [docs/formats.md](docs/formats.md). A WebSocket has `\"json\"`.";
+        elasticsearch_index: Option<Located<String>> = Optional(Line::NAME),
+            "`elasticsearch`: the index of an event, in which `{agent}`, `{source}` and `{date}` are filled in. Without it, `log-agent-{date}`.";
     }
 }
 
@@ -186,7 +191,7 @@ table! {
 
 table! {
     /// `[[sources]]`.
-    SourceKeys, "[[sources]]", also &["multiline", "redact"], {
+    SourceKeys, "[[sources]]", also &["labels", "multiline", "redact"], {
         name: Located<String> = Required(Line::NAME),
             "Names the source to the server; unique.";
         log_path: Located<String> = Required(Line::PATH),
@@ -266,8 +271,8 @@ const EVERYWHERE: &[(&str, &[&str])] = &[
     ("[global.tls]", TlsKeys::KEYS),
     ("[sources.multiline]", MultilineKeys::KEYS),
     ("[[sources.redact]]", RedactKeys::KEYS),
-    ("[global]", &["headers", "auth", "tls"]),
-    ("[[sources]]", &["multiline", "redact"]),
+    ("[global]", &["headers", "labels", "auth", "tls"]),
+    ("[[sources]]", &["labels", "multiline", "redact"]),
 ];
 
 /// Refuses the first key of `table` that is in none of `known`, and says which it may have been meant to be.

@@ -14,7 +14,10 @@ mod auth;
 mod document;
 mod end_point;
 mod error;
+mod format;
+mod index;
 mod keys;
+mod labels;
 mod lines;
 mod pattern;
 mod reference;
@@ -30,11 +33,12 @@ use document::{Table, Text};
 use keys::{GlobalKeys, ROOT_KEYS, refuse_unknown};
 
 pub use error::{ConfigError, Problem};
+pub use format::Format;
 pub use reference::reference;
 pub use rules::show_bytes;
 pub use send_type::{Schemes, SendType};
 pub use types::{
-    Auth, ClientIdentity, Compression, Config, EndPoint, Global, LineFormat, LineRules, Multiline,
+    Auth, ClientIdentity, Compression, Config, EndPoint, Global, Labels, LineFormat, LineRules, Multiline,
     MultilinePattern, MultilinePreset, OnFull, Redact, Secret, SourceConfig, StartAt, SyncMode, Tls,
 };
 
@@ -68,7 +72,7 @@ fn resolve(text: &Text<'_>, spool_dir: Option<&Path>) -> Result<Config, ConfigEr
         return Err(root.missing("sources", accepts));
     }
     let global = resolve_global(&global, spool_dir)?;
-    let sources = source::resolve(&sources)?;
+    let sources = source::resolve(&sources, global.format)?;
     Ok(Config { path: path.to_owned(), global, sources })
 }
 
@@ -94,6 +98,9 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
     let auth = table.table("auth")?.map(|auth| auth::resolve(&auth)).transpose()?;
     let headers = table.table("headers")?.map(|headers| end_point::headers(&headers, auth.is_some()));
     let tls = table.table("tls")?.map(|tls| tls::resolve(&tls)).transpose()?;
+    let format = keys.format.value;
+    let labels = table.table("labels")?.map(|labels| labels::resolve(&labels, format)).transpose()?;
+    let elasticsearch_index = index::resolve(table, keys.elasticsearch_index.as_ref(), format)?;
     Ok(Global {
         agent_name: keys.agent_name.value,
         end_point,
@@ -115,6 +122,9 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
         timeout: keys.timeout_secs.value,
         shutdown: keys.shutdown_secs.value,
         compression: keys.compression.value,
+        format,
+        labels: labels.unwrap_or_default(),
+        elasticsearch_index,
         headers: headers.transpose()?.unwrap_or_default(),
         auth,
         tls: tls.unwrap_or_default(),
@@ -138,6 +148,14 @@ fn check_send_type(table: &Table<'_>, keys: &GlobalKeys) -> Result<(), ConfigErr
             send_type.name()
         ));
         return Err(table.error("compression", keys.compression.line, problem));
+    }
+    if !send_type.takes(keys.format.value) {
+        let problem = Problem::Conflict(format!(
+            "must be \"{}\", as send_type is \"{}\", whose messages have no other format",
+            Format::Json.name(),
+            send_type.name()
+        ));
+        return Err(table.error("format", keys.format.line, problem));
     }
     Ok(())
 }

@@ -17,12 +17,23 @@ pub fn reference() -> String {
             Vec::new(),
         ),
         (
+            "[global.labels]",
+            "What is sent with every event, each as `name = \"value\"`; which names a format takes is in \
+             [docs/formats.md](docs/formats.md).",
+            Vec::new(),
+        ),
+        (
             AuthKeys::HEADER,
             "The secret is given by exactly one of three keys, and never printed.",
             AuthKeys::rows(),
         ),
         (TlsKeys::HEADER, "The server's certificate is always verified.", TlsKeys::rows()),
         (SourceKeys::HEADER, "At least one.", SourceKeys::rows()),
+        (
+            "[sources.labels]",
+            "Below the source that it belongs to: labels of its events alone, which win over those of `[global.labels]`.",
+            Vec::new(),
+        ),
         (
             MultilineKeys::HEADER,
             "Below the source that it belongs to, with exactly one of `start_pattern`, `continue_pattern` and `preset`.",
@@ -165,7 +176,11 @@ mod tests {
 
     #[test]
     fn what_the_sample_has_commented_out_is_accepted_too() {
-        for header in tables().map(|(header, _)| header).into_iter().chain(["[global.headers]"]) {
+        for header in tables().map(|(header, _)| header).into_iter().chain([
+            "[global.headers]",
+            "[global.labels]",
+            "[sources.labels]",
+        ]) {
             let keys: Vec<&str> = sample_lines(header)
                 .filter_map(|line| line.strip_prefix('#'))
                 .filter(|line| line.starts_with(|c: char| c.is_ascii_alphabetic()))

@@ -1,5 +1,7 @@
 //! `send_type`: the strategies, and what the configuration has to know of each. One row a strategy.
 
+use super::format::Format;
+
 /// The strategies. Which of them this program was built with, [`SendType::missing_feature`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendType {
@@ -66,6 +68,15 @@ impl SendType {
     #[must_use]
     pub const fn compresses(self) -> bool {
         self.row().compresses
+    }
+
+    /// Whether it sends batches of `format`.
+    #[must_use]
+    pub const fn takes(self, format: Format) -> bool {
+        match self {
+            Self::Http => true,
+            Self::WebSocket => matches!(format, Format::Json),
+        }
     }
 
     /// The Cargo feature that would have to be built in; `None` for a strategy that is there.

@@ -1,11 +1,13 @@
 //! The resolved configuration. Values of these types come from a validated file only.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use regex::bytes::Regex;
 
+use super::format::Format;
 use super::send_type::SendType;
 use crate::event::SourceName;
 
@@ -63,6 +65,12 @@ pub struct Global {
     pub shutdown: Duration,
     /// `compression` of request bodies.
     pub compression: Compression,
+    /// `format` of batches on the wire.
+    pub format: Format,
+    /// `[global.labels]`: sent with every event.
+    pub labels: Labels,
+    /// `elasticsearch_index`: the index of an event; `{agent}`, `{source}` and `{date}` are filled in.
+    pub elasticsearch_index: String,
     /// `[global.headers]`: sent with every request; never one that the agent sets itself. The values are often keys.
     pub headers: Vec<(String, Secret)>,
     /// `[global.auth]`.
@@ -70,6 +78,9 @@ pub struct Global {
     /// `[global.tls]`.
     pub tls: Tls,
 }
+
+/// Names and values that the operator adds to events, by name.
+pub type Labels = BTreeMap<String, String>;
 
 /// A URL whose scheme fits the strategy, kept without credentials. Its text leaves out the query, which may hold a key;
 /// requests use the [`url::Url`] itself.
@@ -211,6 +222,8 @@ pub struct SourceConfig {
     pub start_at: StartAt,
     /// `ignore_older_secs`: a file that was not written to for longer than this when it is first seen is skipped.
     pub ignore_older: Option<Duration>,
+    /// `[sources.labels]`: sent with every event of the source; they win over those of `[global.labels]`.
+    pub labels: Labels,
     /// How bytes become events.
     pub lines: LineRules,
 }

@@ -11,7 +11,8 @@ use tokio_rustls::TlsAcceptor;
 use super::Outcome;
 use crate::batch::{BatchId, Payload, SourceRange};
 use crate::config::{
-    Auth, ClientIdentity, Compression, EndPoint, Global, OnFull, Secret, SendType, SyncMode, Tls,
+    Auth, ClientIdentity, Compression, EndPoint, Format, Global, Labels, OnFull, Secret, SendType, SyncMode,
+    Tls,
 };
 use crate::event::{Position, Seq, SourceName};
 
@@ -54,6 +55,9 @@ pub(super) fn global(url: &str) -> Global {
         timeout: Duration::from_secs(10),
         shutdown: Duration::from_secs(5),
         compression: Compression::None,
+        format: Format::Json,
+        labels: Labels::new(),
+        elasticsearch_index: String::new(),
         headers: vec![("X-Api-Key".into(), Secret::new("header-key".into()))],
         auth: Some(Auth::Bearer(Secret::new("bearer-token".into()))),
         tls: Tls::default(),

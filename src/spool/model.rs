@@ -26,7 +26,7 @@ use crate::event::{
     EventBlock, FileIdentity, FileOffset, FrameDraft, FrameSink as _, SkipReason, Skips, SourceName,
     Timestamp, Witness,
 };
-use crate::payload::JsonEncoder;
+use crate::payload::Encoder;
 use crate::retry::Ready;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
@@ -359,7 +359,7 @@ impl Rig {
         let batches = self.running().spool.batches();
         match batches.read(batch) {
             Ok(read) => {
-                let encoder = JsonEncoder::new(&read.agent_name);
+                let encoder = Encoder::new(&read.profile.1);
                 let payload = aggregate::encode(&encoder, batch, read.spool_id, &read.content);
                 self.server.take(&payload);
                 Some(payload)

@@ -12,7 +12,7 @@ use crate::event::{
 pub(crate) fn options(dir: &Path) -> SpoolOptions {
     SpoolOptions {
         dir: dir.to_owned(),
-        agent_name: "agent".into(),
+        profile: Some(Profile::json("agent")),
         segment_bytes: 64 << 10,
         sync: SyncMode::Group,
         max_spool_bytes: 64 << 20,
