@@ -13,7 +13,8 @@ use super::error::{ConfigError, Problem};
 use super::format::Format;
 use super::pattern::Pattern;
 use super::rules::{
-    BYTES_MAX, Bytes, Default, Label, Line, List, Millis, OneOf, Optional, Or, Required, Rule, Seconds, Whole,
+    BYTES_MAX, Bytes, Default, Label, Line, List, Millis, OneOf, OneOrMore, Optional, Or, Required, Rule,
+    Seconds, Whole,
 };
 use super::send_type::SendType;
 use super::types::{Compression, LineFormat, MultilinePreset, OnFull, StartAt, SyncMode};
@@ -22,6 +23,8 @@ use super::types::{Compression, LineFormat, MultilinePreset, OnFull, StartAt, Sy
 const SEND_TASKS_MAX: usize = 65_535;
 /// Longest internal channel; its slots are reserved at once.
 const CHANNEL_BOUND_MAX: usize = 1 << 20;
+/// Most end points: each has a client of its own.
+const END_POINTS_MAX: usize = 16;
 /// Most events in a batch: blank lines have no bytes that [`BATCH_BYTES_MAX`] would count, but their JSON has.
 const BATCH_EVENTS_MAX: u32 = 1_000_000;
 /// Most bytes of lines in a batch; several batches are in memory at a time.
@@ -93,11 +96,11 @@ macro_rules! table {
 
 table! {
     /// `[global]`.
-    GlobalKeys, "[global]", also &["headers", "labels", "auth", "tls"], {
+    GlobalKeys, "[global]", also &["headers", "labels", "auth", "tls", "proxy"], {
         agent_name: Located<String> = Required(Line::NAME),
             "Names this agent to the server; unique among its agents.";
-        end_point: Located<String> = Required(Line::PATH),
-            "The server's URL, `http://` or `https://`, for a WebSocket `ws://` or `wss://`; without credentials.";
+        end_point: Vec<Located<String>> = OneOrMore { each: Line::PATH, count_max: END_POINTS_MAX },
+            "The server's URL, `http://` or `https://`, for a WebSocket `ws://` or `wss://`; without credentials. With HTTP also several: each is gone over to when the one before it fails.";
         send_type: Located<SendType> = Required(OneOf(SendType::WORDS)),
             "How batches are sent: `\"HTTP\"`, one request each, or `\"WEBSOCKET\"`, one frame each on one connection.";
         max_send_task: Located<usize> = Or(Whole(1..=SEND_TASKS_MAX), 5),
@@ -190,6 +193,24 @@ table! {
 }
 
 table! {
+    /// `[global.proxy]`.
+    ProxyKeys, "[global.proxy]", also &[], {
+        url: Located<String> = Required(Line::PATH),
+            "The proxy's URL, `http://`, without credentials; or `\"none\"`, for no proxy whatever the environment has.";
+        user: Option<Located<String>> = Optional(Line::NAME),
+            "The user, for a proxy that asks for one; no colon.";
+        password: Option<Located<String>> = Optional(Line::SECRET),
+            "The password itself.";
+        password_env: Option<Located<String>> = Optional(Line::SECRET),
+            "An environment variable that has the password.";
+        password_file: Option<Located<String>> = Optional(Line::SECRET),
+            "A file that has the password; a line ending after it is left out.";
+        except: Vec<Located<String>> = List { each: Line::NAME, count_max: PATTERNS_MAX },
+            "What is reached without the proxy: hosts, domains with all below them, addresses, networks such as `10.0.0.0/8`.";
+    }
+}
+
+table! {
     /// `[[sources]]`.
     SourceKeys, "[[sources]]", also &["labels", "multiline", "redact"], {
         name: Located<String> = Required(Line::NAME),
@@ -271,7 +292,8 @@ const EVERYWHERE: &[(&str, &[&str])] = &[
     ("[global.tls]", TlsKeys::KEYS),
     ("[sources.multiline]", MultilineKeys::KEYS),
     ("[[sources.redact]]", RedactKeys::KEYS),
-    ("[global]", &["headers", "labels", "auth", "tls"]),
+    ("[global.proxy]", ProxyKeys::KEYS),
+    ("[global]", &["headers", "labels", "auth", "tls", "proxy"]),
     ("[[sources]]", &["labels", "multiline", "redact"]),
 ];
 

@@ -20,6 +20,7 @@ mod keys;
 mod labels;
 mod lines;
 mod pattern;
+mod proxy;
 mod reference;
 mod rules;
 mod send_type;
@@ -39,7 +40,7 @@ pub use rules::show_bytes;
 pub use send_type::{Schemes, SendType};
 pub use types::{
     Auth, ClientIdentity, Compression, Config, EndPoint, Global, Labels, LineFormat, LineRules, Multiline,
-    MultilinePattern, MultilinePreset, OnFull, Redact, Secret, SourceConfig, StartAt, SyncMode, Tls,
+    MultilinePattern, MultilinePreset, OnFull, Proxy, Redact, Secret, SourceConfig, StartAt, SyncMode, Tls,
 };
 
 impl Config {
@@ -94,7 +95,8 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
         return Err(table.error(name, line, problem));
     }
     check_send_type(table, &keys)?;
-    let end_point = end_point::resolve(table, &keys.end_point, keys.send_type.value)?;
+    let (end_point, fail_over) = end_point::resolve(table, &keys.end_point, keys.send_type.value)?;
+    let proxy = table.table("proxy")?.map(|proxy| proxy::resolve(&proxy)).transpose()?;
     let auth = table.table("auth")?.map(|auth| auth::resolve(&auth)).transpose()?;
     let headers = table.table("headers")?.map(|headers| end_point::headers(&headers, auth.is_some()));
     let tls = table.table("tls")?.map(|tls| tls::resolve(&tls)).transpose()?;
@@ -104,6 +106,7 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
     Ok(Global {
         agent_name: keys.agent_name.value,
         end_point,
+        fail_over,
         send_type: keys.send_type.value,
         max_send_task: keys.max_send_task.value,
         retry_count: keys.retry_count.value,
@@ -128,6 +131,7 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
         headers: headers.transpose()?.unwrap_or_default(),
         auth,
         tls: tls.unwrap_or_default(),
+        proxy: proxy.unwrap_or_default(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{AuthKeys, GlobalKeys, MultilineKeys, RedactKeys, Row, SourceKeys, TlsKeys};
+use super::keys::{AuthKeys, GlobalKeys, MultilineKeys, ProxyKeys, RedactKeys, Row, SourceKeys, TlsKeys};
 use super::rules::Default;
 
 /// Every key with what it accepts, its default and what it is for, as Markdown tables. The README has this text.
@@ -28,6 +28,12 @@ pub fn reference() -> String {
             AuthKeys::rows(),
         ),
         (TlsKeys::HEADER, "The server's certificate is always verified.", TlsKeys::rows()),
+        (
+            ProxyKeys::HEADER,
+            "Without it the environment says: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in upper or lower case. The \
+             password is given by exactly one of three keys, and never printed.",
+            ProxyKeys::rows(),
+        ),
         (SourceKeys::HEADER, "At least one.", SourceKeys::rows()),
         (
             "[sources.labels]",
@@ -84,11 +90,12 @@ mod tests {
     const README: &str = include_str!("../../README.md");
 
     /// Every table with its keys.
-    fn tables() -> [(&'static str, Vec<Row>); 6] {
+    fn tables() -> [(&'static str, Vec<Row>); 7] {
         [
             (GlobalKeys::HEADER, GlobalKeys::rows()),
             (AuthKeys::HEADER, AuthKeys::rows()),
             (TlsKeys::HEADER, TlsKeys::rows()),
+            (ProxyKeys::HEADER, ProxyKeys::rows()),
             (SourceKeys::HEADER, SourceKeys::rows()),
             (MultilineKeys::HEADER, MultilineKeys::rows()),
             (RedactKeys::HEADER, RedactKeys::rows()),

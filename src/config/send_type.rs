@@ -70,6 +70,12 @@ impl SendType {
         self.row().compresses
     }
 
+    /// Whether it goes over to another end point when one fails.
+    #[must_use]
+    pub const fn fails_over(self) -> bool {
+        matches!(self, Self::Http)
+    }
+
     /// Whether it sends batches of `format`.
     #[must_use]
     pub const fn takes(self, format: Format) -> bool {

@@ -27,8 +27,10 @@ pub struct Config {
 pub struct Global {
     /// `agent_name`: names this agent to the server.
     pub agent_name: String,
-    /// `end_point`: where batches go.
+    /// `end_point`: where batches go, the first of them where there are several.
     pub end_point: EndPoint,
+    /// The others of `end_point`, in their order: where batches go while those before fail.
+    pub fail_over: Vec<EndPoint>,
     /// `send_type`: the strategy.
     pub send_type: SendType,
     /// `max_send_task`: most first sends, and most replays, in flight; at least 1.
@@ -77,6 +79,8 @@ pub struct Global {
     pub auth: Option<Auth>,
     /// `[global.tls]`.
     pub tls: Tls,
+    /// `[global.proxy]`.
+    pub proxy: Proxy,
 }
 
 /// Names and values that the operator adds to events, by name.
@@ -86,6 +90,13 @@ pub type Labels = BTreeMap<String, String>;
 /// requests use the [`url::Url`] itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EndPoint(pub url::Url);
+
+impl Global {
+    /// Every end point, in the order in which they are gone over to.
+    pub fn end_points(&self) -> impl Iterator<Item = &EndPoint> {
+        std::iter::once(&self.end_point).chain(&self.fail_over)
+    }
+}
 
 impl EndPoint {
     /// Whether the connection to it is to be encrypted.
@@ -180,6 +191,25 @@ pub enum Auth {
         user: String,
         /// The password.
         password: Secret,
+    },
+}
+
+/// What stands between the agent and the servers.
+#[derive(Clone, Debug, Default)]
+pub enum Proxy {
+    /// What the environment says: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`.
+    #[default]
+    Environment,
+    /// Nothing, whatever the environment says.
+    None,
+    /// `[global.proxy]`.
+    Through {
+        /// `url`, without credentials.
+        url: url::Url,
+        /// `user` and its password.
+        credentials: Option<(String, Secret)>,
+        /// `except`: what is reached without it.
+        except: Vec<String>,
     },
 }
 

@@ -64,9 +64,12 @@ impl LokiEncoder {
     }
 }
 
+/// A time in nanoseconds, and a line.
+type Entry<'a> = (i128, &'a [u8]);
+
 /// The events of `run` by the file that they came from, in order of first appearance, each with its time.
-fn streams(run: &SourceRun) -> Vec<(&Path, Vec<(i128, &[u8])>)> {
-    let mut streams: Vec<(&Path, Vec<(i128, &[u8])>)> = Vec::new();
+fn streams(run: &SourceRun) -> Vec<(&Path, Vec<Entry<'_>>)> {
+    let mut streams: Vec<(&Path, Vec<Entry<'_>>)> = Vec::new();
     for event in outgoing(run) {
         let entry = (nanos(&event), event.line);
         // Neighbours are mostly of one file.
@@ -82,7 +85,7 @@ fn nanos(event: &Outgoing<'_>) -> i128 {
     i128::from(event.time.millis()) * MILLI + i128::from(event.seq.0) % MILLI
 }
 
-fn encode_entries(entries: &[(i128, &[u8])], body: &mut Vec<u8>) {
+fn encode_entries(entries: &[Entry<'_>], body: &mut Vec<u8>) {
     let mut separator = b'[';
     for (nanos, line) in entries {
         body.push(separator);

@@ -11,8 +11,8 @@ use tokio_rustls::TlsAcceptor;
 use super::Outcome;
 use crate::batch::{BatchId, Payload, SourceRange};
 use crate::config::{
-    Auth, ClientIdentity, Compression, EndPoint, Format, Global, Labels, OnFull, Secret, SendType, SyncMode,
-    Tls,
+    Auth, ClientIdentity, Compression, EndPoint, Format, Global, Labels, OnFull, Proxy, Secret, SendType,
+    SyncMode, Tls,
 };
 use crate::event::{Position, Seq, SourceName};
 
@@ -37,6 +37,7 @@ pub(super) fn global(url: &str) -> Global {
     Global {
         agent_name: "agent".into(),
         end_point: EndPoint(url.parse().unwrap()),
+        fail_over: Vec::new(),
         send_type: SendType::Http,
         max_send_task: 2,
         retry_count: 3,
@@ -61,6 +62,8 @@ pub(super) fn global(url: &str) -> Global {
         headers: vec![("X-Api-Key".into(), Secret::new("header-key".into()))],
         auth: Some(Auth::Bearer(Secret::new("bearer-token".into()))),
         tls: Tls::default(),
+        // Whatever the environment of the tests says.
+        proxy: Proxy::None,
     }
 }
 
