@@ -36,6 +36,7 @@ mod http;
 mod load;
 mod oracle;
 mod process;
+mod receiver;
 mod scene;
 #[cfg(feature = "websocket")]
 mod socket;
@@ -52,13 +53,14 @@ pub use clock::Clock;
 pub use collector::{Collector, Stats, Stored};
 pub use disk::{Disk, FileSystem};
 pub use faults::{Fault, FaultProxy, Received};
-pub use http::{Answer, exchange, get, post};
+pub use http::{Answer, Message, exchange, get, post};
 pub use load::{Load, Rhythm};
 pub use oracle::{
     assert_accounts_agree, assert_batches_keep_their_boundaries, assert_delivered_exactly_once,
     assert_resends_identical, assert_stored_once, await_delivery,
 };
 pub use process::{Process, log_agent};
+pub use receiver::{Receiver, Reply};
 pub use scene::{ConfigBuilder, Scene};
 pub use status::{assert_all_is_acknowledged, spool_status, spool_status_with};
 pub use tls::{Authority, ServerTls};
