@@ -83,6 +83,17 @@ pub trait Strategy: Send + Sync + 'static {
     }
 }
 
+impl Outcome {
+    /// What is said of it, in one line; empty where all is well.
+    fn into_reason(self) -> String {
+        match self {
+            Self::Acknowledged => String::new(),
+            Self::Retry { reason, .. } | Self::EndpointFault { reason } => reason,
+            Self::Rejected { status, response } => format!("the server answered {status}: {response}"),
+        }
+    }
+}
+
 /// What was found at one end point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {

@@ -244,10 +244,7 @@ impl HttpStrategy {
         let response = match target.request(Method::OPTIONS).send().await {
             Ok(response) => response,
             Err(error) => {
-                return Err(match fault::outcome_of(error, self.timeout, &self.redactor) {
-                    Outcome::Retry { reason, .. } | Outcome::EndpointFault { reason } => reason,
-                    Outcome::Acknowledged | Outcome::Rejected { .. } => String::new(),
-                });
+                return Err(fault::outcome_of(error, self.timeout, &self.redactor).into_reason());
             }
         };
         let (status, version) = (response.status(), response.version());
