@@ -182,6 +182,8 @@ fn a_proxy_of_the_configuration_or_of_the_environment_is_used_and_its_password_n
             }
         });
         agent.await_said("set user and password in [global.proxy]");
+        // What a person has to mend is tried again slowly, but for a reload.
+        agent.signal(Signal::HUP);
         wait_for(PATIENCE, "two lines are delivered and one is a dead letter", || {
             seen.lock().unwrap().len() >= 4 && agent.said().contains("moved to the dead letters")
         });
