@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "criterion generates the entry points")]
 
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -21,7 +22,12 @@ fn batch_of(pattern: &[u8]) -> BatchContent {
         block.push(&line, false);
     }
     let payload = Arc::new(block.into_buffer());
-    let slice = FrameSlice { range: 0..payload.len(), payload, detected: Timestamp::from_millis(0) };
+    let slice = FrameSlice {
+        range: 0..payload.len(),
+        payload,
+        detected: Timestamp::from_millis(0),
+        path: Path::new("/app.log").into(),
+    };
     let mut content = BatchContent::default();
     content.push(&SourceName::from("app1"), Seq(1), LINES, slice);
     content

@@ -43,6 +43,7 @@ fn read_to_frames(criterion: &mut Criterion) {
             start_at: StartAt::Beginning,
             exclude: Vec::new(),
             ignore_older: None,
+            labels: log_agent::config::Labels::new(),
             lines: log_agent::config::LineRules::default(),
         };
         group.throughput(Throughput::Bytes(lines * 200));

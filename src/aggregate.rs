@@ -8,6 +8,7 @@
 //!   `GROUP_BYTES` for the group being cut and as much for the one whose cut is on its way to the disk, and encoded
 //!   payloads by `READY_BYTES`. While the server is down this is all that is held.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use crate::batch::{BatchContent, BatchId, FrameSlice, Payload};
 use crate::clock;
 use crate::config::Global;
 use crate::event::{EventIter, Position, SourceName};
-use crate::payload::JsonEncoder;
+use crate::payload::Encoder;
 use crate::retry::Ready;
 use crate::spool::{
     BatchRecord, Closed, Counts, Cut, CutOutcome, Cutter, Frame, GROUP_MAX, Missing, Pending, SpoolId, Step,
@@ -33,8 +34,6 @@ const READY_BYTES: u32 = 5 << 20;
 const SOURCES_MAX: usize = 100;
 /// How long the aggregator waits before it reads again after the disk refused.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
-/// What JSON adds to a line of ordinary text: key, timestamp, quotes.
-const JSON_OVERHEAD: u64 = 56;
 
 /// When a batch is full.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +58,7 @@ pub(crate) struct Aggregator {
     limits: Limits,
     ready: mpsc::Sender<Ready>,
     room: Arc<Semaphore>,
-    encoder: JsonEncoder,
+    encoder: Encoder,
     filling: Option<Filling>,
     group: Group,
     on_its_way: Option<OnItsWay>,
@@ -138,7 +137,7 @@ impl Aggregator {
     pub(crate) fn new(cutter: Cutter, limits: Limits, ready: mpsc::Sender<Ready>, runtime: Handle) -> Self {
         let next = cutter.reader.next_position();
         Self {
-            encoder: JsonEncoder::new(&cutter.agent_name),
+            encoder: Encoder::new(&cutter.profile),
             limits,
             ready,
             room: Arc::new(Semaphore::new(READY_BYTES as usize)),
@@ -238,6 +237,7 @@ impl Aggregator {
 
     fn spread(&mut self, frame: &Frame, skip: u64) {
         let payload = &frame.payload;
+        let path: Arc<Path> = frame.header.checkpoint.path.as_path().into();
         let total = payload.len();
         let mut left = EventIter::new(payload);
         let mut done = 0_u64;
@@ -263,8 +263,12 @@ impl Aggregator {
                 continue;
             }
             let end = total - left.rest().len();
-            let slice =
-                FrameSlice { payload: payload.clone(), range: start..end, detected: frame.header.detected };
+            let slice = FrameSlice {
+                payload: payload.clone(),
+                range: start..end,
+                detected: frame.header.detected,
+                path: path.clone(),
+            };
             self.add(frame, done, count, bytes, slice);
             done += count;
         }
@@ -349,7 +353,7 @@ impl Aggregator {
     }
 
     fn hand_over(&mut self, batch: Filling) -> Result<(), End> {
-        let estimate = batch.bytes.saturating_add(JSON_OVERHEAD * u64::from(batch.events));
+        let estimate = batch.bytes.saturating_add(self.encoder.event_overhead() * u64::from(batch.events));
         let room = self.take_room(estimate)?;
         let payload = encode(&self.encoder, batch.record.id, batch.spool_id, &batch.content);
         drop(batch);
@@ -392,18 +396,18 @@ fn take_events(left: &mut EventIter<'_>, events: u32, bytes: u64, empty: bool) -
 
 /// Encodes a batch.
 pub(crate) fn encode(
-    encoder: &JsonEncoder,
+    encoder: &Encoder,
     batch: BatchId,
     spool_id: SpoolId,
     content: &BatchContent,
 ) -> Payload {
     let mut body = Vec::new();
-    encoder.encode(content, &mut body);
+    encoder.encode(&spool_id.to_string(), content, &mut body);
     Payload {
         batch,
-        key: format!("{spool_id}-{batch}").into(),
+        key: format!("{spool_id}-{batch}{}", encoder.key_suffix()).into(),
         sources: content.ranges(),
-        content_type: JsonEncoder::CONTENT_TYPE,
+        content_type: encoder.content_type(),
         body: Bytes::from(body),
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Write as _};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -189,6 +190,8 @@ pub struct FrameSlice {
     pub range: Range<usize>,
     /// When the lines were detected.
     pub detected: Timestamp,
+    /// The file that they were read from.
+    pub path: Arc<Path>,
 }
 
 impl FrameSlice {
@@ -275,6 +278,7 @@ mod tests {
                 payload: Arc::new(block.into_buffer()),
                 range: start..end,
                 detected: Timestamp::from_millis(0),
+                path: Path::new("/app.log").into(),
             };
             let seq = &mut next_seq[usize::from(*source)];
             content.push(&SourceName::from(source.to_string().as_str()), *seq, events, slice);

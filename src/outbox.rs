@@ -1,19 +1,19 @@
 //! The spool's outstanding batches as delivery asks for them: read back, encoded.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::aggregate;
 use crate::batch::{BatchId, Payload};
-use crate::payload::JsonEncoder;
+use crate::payload::Encoder;
 use crate::retry::{Outbox, OutboxError};
 use crate::spool::{BatchError, Batches};
 
 /// [`Outbox`] over a spool.
 pub(crate) struct SpoolOutbox {
     batches: Batches,
-    /// One encoder for each agent name that outstanding batches were cut under: mostly one.
-    encoders: Mutex<BTreeMap<String, JsonEncoder>>,
+    /// One encoder for each profile that outstanding batches are filed under, by its number: mostly one.
+    encoders: Mutex<BTreeMap<u32, Arc<Encoder>>>,
 }
 
 impl SpoolOutbox {
@@ -36,10 +36,8 @@ impl Outbox for SpoolOutbox {
         let read = self.batches.read(batch)?;
         let encoder = {
             let mut encoders = self.encoders.lock().unwrap_or_else(PoisonError::into_inner);
-            encoders
-                .entry(read.agent_name)
-                .or_insert_with_key(|agent_name| JsonEncoder::new(agent_name))
-                .clone()
+            let (number, profile) = &read.profile;
+            encoders.entry(*number).or_insert_with(|| Arc::new(Encoder::new(profile))).clone()
         };
         Ok(aggregate::encode(&encoder, batch, read.spool_id, &read.content))
     }
@@ -54,5 +52,86 @@ impl Outbox for SpoolOutbox {
 
     fn bury(&self, payload: &Payload, status: u16, response: &str) -> Result<(), OutboxError> {
         self.batches.bury(payload.batch, status, response).map_err(|_| OutboxError::Closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::config::{Format, Labels};
+    use crate::payload::Profile;
+    use crate::spool::tests::{append, committed, cut, options};
+    use crate::spool::{Spool, SpoolOptions};
+
+    fn profile(format: Format, team: &str) -> Profile {
+        let labels = Labels::from([("team".to_owned(), team.to_owned())]);
+        let source_labels = [(crate::event::SourceName::from("app"), labels)].into();
+        Profile { format, source_labels, index: "i".to_owned(), ..Profile::json("agent") }
+    }
+
+    /// Opens the spool under `profile`, and loads every batch that is outstanding.
+    fn open(dir: &Path, profile: Profile) -> (Spool, Vec<Payload>) {
+        let spool = Spool::open(&SpoolOptions { profile: Some(profile), ..options(dir) }).unwrap();
+        let outbox = SpoolOutbox::new(spool.batches());
+        let payloads = spool.batches().outstanding().into_iter().map(|batch| outbox.load(batch).unwrap());
+        let payloads = payloads.collect();
+        (spool, payloads)
+    }
+
+    /// The same, and closes it.
+    fn loaded(dir: &Path, profile: Profile) -> Vec<(String, Bytes)> {
+        let (spool, payloads) = open(dir, profile);
+        spool.close();
+        payloads.into_iter().map(|payload| (payload.key.to_string(), payload.body)).collect()
+    }
+
+    #[test]
+    fn what_is_cut_keeps_its_key_and_its_bytes_when_labels_change_and_takes_another_key_with_another_format()
+    {
+        let root = tempfile::tempdir().unwrap();
+        let (spool, _) = open(root.path(), profile(Format::Ndjson, "one"));
+        append(&spool, "app", 0, 6);
+        committed(&spool, 7);
+        let ids = cut(&spool, &[(1, 2), (3, 6)]);
+        spool.close();
+        let first = loaded(root.path(), profile(Format::Ndjson, "one"));
+        assert_eq!(first.len(), 2);
+        assert!(first[0].0.ends_with("-1-2"), "{}", first[0].0);
+        assert_eq!(loaded(root.path(), profile(Format::Ndjson, "two")), first, "labels are those of the cut");
+
+        // Every change of the format, and back, with other labels each time: no key ever names two contents.
+        let mut known: BTreeMap<String, Bytes> = first.into_iter().collect();
+        let changes =
+            [Format::Loki, Format::Elasticsearch, Format::Json, Format::Ndjson, Format::Loki, Format::Raw];
+        for (format, team) in changes.into_iter().zip(["a", "b", "c", "d", "e", "f"]) {
+            let now = loaded(root.path(), profile(format, team));
+            assert_eq!(now, loaded(root.path(), profile(format, "another team")), "it stays so: {format:?}");
+            for (key, body) in now {
+                assert!(format != Format::Loki || body.starts_with(b"{\"streams\""));
+                assert!(format != Format::Elasticsearch || body.starts_with(b"{\"create\""));
+                let before = known.insert(key.clone(), body.clone());
+                assert!(before.is_none_or(|before| before == body), "{key} names two contents");
+            }
+        }
+
+        // A part of such a batch goes on with its key, and one that is cut now has none of it.
+        let (spool, _) = open(root.path(), profile(Format::Raw, "f"));
+        let halves = spool.batches().bisect(ids[1]).unwrap();
+        append(&spool, "app", 6, 1);
+        committed(&spool, 8);
+        let new = cut(&spool, &[(7, 7)])[0];
+        let outbox = SpoolOutbox::new(spool.batches());
+        let half = outbox.load(halves[0]).unwrap();
+        assert!(
+            known.keys().any(|key| key.rsplit('-').next() == half.key.rsplit('-').next()),
+            "{}",
+            half.key
+        );
+        assert_eq!(&half.body[..], b"line 000002\nline 000003\n");
+        assert!(outbox.load(new).unwrap().key.ends_with("-7-7"));
     }
 }

@@ -7,8 +7,11 @@ use std::fmt::{self, Write as _};
 use std::io;
 use std::process::ExitCode;
 
-use crate::config::{self, Auth, Config, Global, OnFull, SyncMode, show_bytes};
-use crate::send;
+use crate::agent;
+use crate::config::{
+    self, Auth, Config, EndPoint, Format, Global, Labels, OnFull, Proxy, SyncMode, show_bytes,
+};
+use crate::send::{self, Probe};
 
 const AFTER_HELP: &str = "\
 What is legal but cannot be meant (a file that cannot be read, is compressed or is followed twice, credentials sent in
@@ -18,11 +21,12 @@ Examples:
   log-agent check
   log-agent check --config /etc/log-agent/log-agent.config && systemctl restart log-agent
   log-agent check --files 1000               list up to 1000 files of each source
+  log-agent check --connect                  ask every end point whether it can be reached as configured
   log-agent check --keys                     every key of the configuration, as Markdown
 
 Exit codes:
   0   accepted
-  2   accepted with warnings
+  2   accepted with warnings, or an end point cannot be reached
   64  not accepted; one line says file, line, key and what is accepted";
 
 /// Arguments of `log-agent check`.
@@ -35,6 +39,10 @@ pub struct Args {
     /// Prints every key with its default, what it accepts and what it is for, and looks at no configuration.
     #[arg(long)]
     keys: bool,
+    /// Asks every end point, without sending an event: HTTP by an OPTIONS request with the headers and credentials of the
+    /// configuration, a WebSocket by its handshake. Each takes timeout_secs at most.
+    #[arg(long)]
+    connect: bool,
 }
 
 /// Runs the subcommand.
@@ -48,6 +56,9 @@ pub fn run(cli: &super::Cli, args: &Args) -> anyhow::Result<ExitCode> {
     report.destination(&config);
     for source in &config.sources {
         report.source(source, args.files);
+    }
+    if args.connect {
+        report.connect(&config)?;
     }
     print(io::stdout(), &report.text)?;
     let mut warnings = String::new();
@@ -88,13 +99,21 @@ impl Report {
         self.line("accepted", config.path.display());
         self.line("agent", &global.agent_name);
         self.line("sends to", &global.end_point);
+        for other in &global.fail_over {
+            self.line("or to", other);
+        }
         self.line("", format_args!("{}, {}", global.send_type.name, (global.send_type.sends)(global)));
+        self.format(config);
+        if let Some(proxy) = proxy(&global.proxy) {
+            self.line("proxy", proxy);
+        }
         self.line("auth", auth_name(global.auth.as_ref()));
         if !global.headers.is_empty() {
             let names: Vec<_> = global.headers.iter().map(|(name, _)| name.as_str()).collect();
             self.line("headers", names.join(", "));
         }
         self.tls(global);
+        self.secrets_in_the_clear(global);
         self.line(
             "batches",
             format_args!(
@@ -114,6 +133,39 @@ impl Report {
         self.spool(global);
     }
 
+    /// What a batch looks like, and what is added to it.
+    fn format(&mut self, config: &Config) {
+        let global = &config.global;
+        let index = match global.format {
+            Format::Elasticsearch => format!(", index {}", global.elasticsearch_index),
+            _ => String::new(),
+        };
+        self.line("format", format_args!("{}{index}", global.format.name()));
+        if !global.labels.is_empty() {
+            self.line("labels", shown(&global.labels));
+        }
+        for source in config.sources.iter().filter(|source| !source.labels.is_empty()) {
+            self.line("", format_args!("{} of {}", shown(&source.labels), source.name));
+        }
+    }
+
+    /// What the end points answer.
+    fn connect(&mut self, config: &Config) -> anyhow::Result<()> {
+        let strategy = send::strategy(&config.global)?;
+        let probes = agent::runtime()?.block_on(strategy.probe());
+        if probes.is_empty() {
+            let name = config.global.send_type.name;
+            self.line("connect", format_args!("{name} cannot be asked without sending"));
+        }
+        for Probe { end_point, found } in probes {
+            match found {
+                Ok(found) => self.line("reached", format_args!("{end_point}: {found}")),
+                Err(wrong) => self.warnings.push(format!("{end_point} cannot be used: {wrong}")),
+            }
+        }
+        Ok(())
+    }
+
     fn tls(&mut self, global: &Global) {
         let (secure, tls) = (global.end_point.is_secure(global.send_type), &global.tls);
         let scheme = global.end_point.0.scheme();
@@ -129,9 +181,17 @@ impl Report {
         if given {
             self.warnings.push(format!("[global.tls] is not used, as end_point begins with {scheme}://"));
         }
-        if global.auth.is_some() && !is_loopback(&global.end_point.0) {
+    }
+
+    fn secrets_in_the_clear(&mut self, global: &Global) {
+        let open =
+            |end_point: &&EndPoint| !end_point.is_secure(global.send_type) && !is_loopback(&end_point.0);
+        if global.auth.is_some()
+            && let Some(open) = global.end_points().find(open)
+        {
             self.warnings.push(format!(
-                "the secret of [global.auth] crosses the network in the clear, as end_point begins with {scheme}://"
+                "the secret of [global.auth] crosses the network in the clear, as end_point begins with {}://",
+                open.0.scheme()
             ));
         }
     }
@@ -157,6 +217,24 @@ impl Report {
         self.line("", sync);
         if let Some(most) = global.max_open_files {
             self.line("files", format_args!("up to {most} are kept open"));
+        }
+    }
+}
+
+fn shown(labels: &Labels) -> String {
+    labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")
+}
+
+fn proxy(proxy: &Proxy) -> Option<String> {
+    match proxy {
+        // What the environment of the agent will have is not known here.
+        Proxy::Environment => None,
+        Proxy::None => Some("none, whatever the environment has".to_owned()),
+        Proxy::Through { url, credentials, except } => {
+            let user = credentials.as_ref().map_or_else(String::new, |(user, _)| format!(", as {user}"));
+            let except =
+                if except.is_empty() { String::new() } else { format!(", but for {}", except.join(", ")) };
+            Some(format!("{url}{user}{except}"))
         }
     }
 }

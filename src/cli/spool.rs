@@ -23,6 +23,7 @@ use serde::Serialize;
 
 use crate::config::{Config, OnFull, SyncMode};
 use crate::event::{SkipReason, Skipped, Timestamp};
+use crate::payload::Profile;
 use crate::send;
 use crate::spool::SpoolOptions;
 use crate::spool::tools::ToolError;
@@ -101,7 +102,7 @@ fn options(cli: &super::Cli) -> SpoolOptions {
     let (dir, config) = directory(cli);
     let unbounded = SpoolOptions {
         dir,
-        agent_name: String::new(),
+        profile: None,
         segment_bytes: SEGMENT_BYTES,
         sync: SyncMode::Group,
         max_spool_bytes: u64::MAX,
@@ -110,8 +111,9 @@ fn options(cli: &super::Cli) -> SpoolOptions {
         channel_bound: 1,
     };
     match config {
-        Some(Config { global, .. }) => {
-            SpoolOptions { agent_name: global.agent_name, segment_bytes: global.segment_bytes, ..unbounded }
+        Some(config) => {
+            let profile = Some(Profile::from(&config));
+            SpoolOptions { profile, segment_bytes: config.global.segment_bytes, ..unbounded }
         }
         None => unbounded,
     }

@@ -62,11 +62,15 @@ fn misplaced(auth_type: &str, takes: &str) -> Problem {
 }
 
 /// Where a secret may be: in the file itself, in the environment, in a file of its own.
-struct Places {
-    name: &'static str,
-    direct: Option<Located<String>>,
-    env: Option<Located<String>>,
-    file: Option<Located<String>>,
+pub(super) struct Places {
+    /// The key of the first; those of the others are made of it.
+    pub(super) name: &'static str,
+    /// In the file itself.
+    pub(super) direct: Option<Located<String>>,
+    /// The environment variable that has it.
+    pub(super) env: Option<Located<String>>,
+    /// The file that has it.
+    pub(super) file: Option<Located<String>>,
 }
 
 impl Places {
@@ -83,7 +87,7 @@ impl Places {
     }
 
     /// An error where any of them was given.
-    fn refuse(self, table: &Table<'_>, problem: impl Fn() -> Problem) -> Result<(), ConfigError> {
+    pub(super) fn refuse(self, table: &Table<'_>, problem: impl Fn() -> Problem) -> Result<(), ConfigError> {
         match self.given().next() {
             Some((key, _, value)) => Err(table.error(&key, value.line, problem())),
             None => Ok(()),
@@ -91,7 +95,7 @@ impl Places {
     }
 
     /// The secret, from the one place where it is, and the key that named the place.
-    fn find(self, table: &Table<'_>) -> Result<(String, Located<String>), ConfigError> {
+    pub(super) fn find(self, table: &Table<'_>) -> Result<(String, Located<String>), ConfigError> {
         let name = self.name;
         let one_of = format!("exactly one of {name}, {name}_env and {name}_file");
         let mut given = self.given().collect::<Vec<_>>();

@@ -28,8 +28,28 @@ const OWN_HEADERS: &[&str] = &[
 /// The longest header value, in bytes; servers commonly refuse more than this for all headers together.
 const HEADER_BYTES_MAX: usize = 8 << 10;
 
-/// Reads `end_point`, whose scheme must fit `send_type`.
+/// Reads `end_point`: the first, and the others, which only HTTP has.
 pub(super) fn resolve(
+    table: &Table<'_>,
+    end_points: &[Located<String>],
+    send_type: SendType,
+) -> Result<(EndPoint, Vec<EndPoint>), ConfigError> {
+    let [first, others @ ..] = end_points else {
+        return Err(table.missing("end_point", "a URL".to_owned()));
+    };
+    if let (Some(second), false) = (others.first(), send_type.takes.end_points) {
+        let problem = Problem::Conflict(format!(
+            "must be one URL, as send_type is \"{}\", which goes over to no other",
+            send_type.name
+        ));
+        return Err(table.error("end_point", second.line, problem));
+    }
+    let others = others.iter().map(|other| resolve_one(table, other, send_type)).collect::<Result<_, _>>()?;
+    Ok((resolve_one(table, first, send_type)?, others))
+}
+
+/// Reads one URL, whose scheme must fit `send_type`.
+fn resolve_one(
     table: &Table<'_>,
     end_point: &Located<String>,
     send_type: SendType,

@@ -10,9 +10,11 @@ use regex::bytes::Regex;
 
 use super::document::{Located, Table};
 use super::error::{ConfigError, Problem};
+use super::format::Format;
 use super::pattern::Pattern;
 use super::rules::{
-    BYTES_MAX, Bytes, Default, Label, Line, List, Millis, OneOf, Optional, Or, Required, Seconds, Whole,
+    BYTES_MAX, Bytes, Default, Label, Line, List, Millis, OneOf, OneOrMore, Optional, Or, Required, Seconds,
+    Whole,
 };
 use super::transport::{Chosen, SendType};
 use super::types::{Compression, LineFormat, MultilinePreset, OnFull, StartAt, SyncMode};
@@ -21,6 +23,8 @@ use super::types::{Compression, LineFormat, MultilinePreset, OnFull, StartAt, Sy
 const SEND_TASKS_MAX: usize = 65_535;
 /// Longest internal channel; its slots are reserved at once.
 const CHANNEL_BOUND_MAX: usize = 1 << 20;
+/// Most end points: each has a client of its own.
+const END_POINTS_MAX: usize = 16;
 /// Most events in a batch: blank lines have no bytes that [`BATCH_BYTES_MAX`] would count, but their JSON has.
 const BATCH_EVENTS_MAX: u32 = 1_000_000;
 /// Most bytes of lines in a batch; several batches are in memory at a time.
@@ -98,11 +102,11 @@ pub(crate) use table;
 
 table! {
     /// `[global]`.
-    GlobalKeys, "[global]", also &["headers", "auth", "tls"], {
+    GlobalKeys, "[global]", also &["headers", "labels", "auth", "tls", "proxy"], {
         agent_name: Located<String> = Required(Line::NAME),
             "Names this agent to the server; unique among its agents.";
-        end_point: Located<String> = Required(Line::PATH),
-            "The server's URL, without credentials; its scheme goes with `send_type`.";
+        end_point: Vec<Located<String>> = OneOrMore { each: Line::PATH, count_max: END_POINTS_MAX },
+            "The server's URL, without credentials; its scheme goes with `send_type`. With HTTP also several: each is gone over to when the one before it fails.";
         send_type: Located<SendType> = Chosen,
             "How batches are sent.";
         max_send_task: Located<usize> = Or(Whole(1..=SEND_TASKS_MAX), 5),
@@ -143,6 +147,10 @@ table! {
             Compression::None,
         ),
             "Content coding of request bodies; `\"none\"` because every server takes it.";
+        format: Located<Format> = Or(OneOf(Format::WORDS), Format::Json),
+            "What a batch looks like on the wire: [docs/formats.md](docs/formats.md). Which ones a strategy takes, the next table says.";
+        elasticsearch_index: Option<Located<String>> = Optional(Line::NAME),
+            "`elasticsearch`: the index of an event, in which `{agent}`, `{source}` and `{date}` are filled in. Without it, `log-agent-{date}`.";
     }
 }
 
@@ -191,8 +199,26 @@ table! {
 }
 
 table! {
+    /// `[global.proxy]`.
+    ProxyKeys, "[global.proxy]", also &[], {
+        url: Located<String> = Required(Line::PATH),
+            "The proxy's URL, `http://`, without credentials; or `\"none\"`, for no proxy whatever the environment has.";
+        user: Option<Located<String>> = Optional(Line::NAME),
+            "The user, for a proxy that asks for one; no colon.";
+        password: Option<Located<String>> = Optional(Line::SECRET),
+            "The password itself.";
+        password_env: Option<Located<String>> = Optional(Line::SECRET),
+            "An environment variable that has the password.";
+        password_file: Option<Located<String>> = Optional(Line::SECRET),
+            "A file that has the password; a line ending after it is left out.";
+        except: Vec<Located<String>> = List { each: Line::NAME, count_max: PATTERNS_MAX },
+            "What is reached without the proxy: hosts, domains with all below them, addresses, networks such as `10.0.0.0/8`.";
+    }
+}
+
+table! {
     /// `[[sources]]`.
-    SourceKeys, "[[sources]]", also &["multiline", "redact"], {
+    SourceKeys, "[[sources]]", also &["labels", "multiline", "redact"], {
         name: Located<String> = Required(Line::NAME),
             "Names the source to the server; unique.";
         log_path: Located<String> = Required(Line::PATH),
@@ -272,8 +298,9 @@ const EVERYWHERE: &[(&str, &[&str])] = &[
     ("[global.tls]", TlsKeys::KEYS),
     ("[sources.multiline]", MultilineKeys::KEYS),
     ("[[sources.redact]]", RedactKeys::KEYS),
-    ("[global]", &["headers", "auth", "tls"]),
-    ("[[sources]]", &["multiline", "redact"]),
+    ("[global.proxy]", ProxyKeys::KEYS),
+    ("[global]", &["headers", "labels", "auth", "tls", "proxy"]),
+    ("[[sources]]", &["labels", "multiline", "redact"]),
 ];
 
 /// Refuses the first key of `table` that is in none of `known`, and says which it may have been meant to be.

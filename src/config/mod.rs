@@ -15,12 +15,16 @@ mod auth;
 mod document;
 mod end_point;
 mod error;
+mod format;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod index;
 mod keys;
+mod labels;
 mod lines;
 pub(crate) mod options;
 mod pattern;
+mod proxy;
 mod reference;
 mod rules;
 mod source;
@@ -34,12 +38,13 @@ use document::{Table, Text};
 use keys::{GlobalKeys, ROOT_KEYS, refuse_unknown};
 
 pub use error::{ConfigError, Problem};
+pub use format::Format;
 pub use reference::reference;
 pub use rules::show_bytes;
 pub use transport::{Feature, OptionTable, Options, Schemes, SendType, Takes, Transport};
 pub use types::{
-    Auth, ClientIdentity, Compression, Config, EndPoint, Global, LineFormat, LineRules, Multiline,
-    MultilinePattern, MultilinePreset, OnFull, Redact, Secret, SourceConfig, StartAt, SyncMode, Tls,
+    Auth, ClientIdentity, Compression, Config, EndPoint, Global, Labels, LineFormat, LineRules, Multiline,
+    MultilinePattern, MultilinePreset, OnFull, Proxy, Redact, Secret, SourceConfig, StartAt, SyncMode, Tls,
 };
 
 impl Config {
@@ -76,7 +81,7 @@ fn resolve(text: &Text<'_>, spool_dir: Option<&Path>) -> Result<Config, ConfigEr
         return Err(root.missing("sources", accepts));
     }
     let global = resolve_global(&global, spool_dir)?;
-    let sources = source::resolve(&sources)?;
+    let sources = source::resolve(&sources, global.format)?;
     Ok(Config { path: path.to_owned(), global, sources })
 }
 
@@ -98,15 +103,20 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
         return Err(table.error(name, line, problem));
     }
     transport::check(table, &keys.send_type)?;
-    check_compression(table, &keys)?;
-    let end_point = end_point::resolve(table, &keys.end_point, keys.send_type.value)?;
+    check_encoding(table, &keys)?;
+    let (end_point, fail_over) = end_point::resolve(table, &keys.end_point, keys.send_type.value)?;
+    let proxy = table.table("proxy")?.map(|proxy| proxy::resolve(&proxy)).transpose()?;
     let auth = table.table("auth")?.map(|auth| auth::resolve(&auth, keys.send_type.value)).transpose()?;
     let headers = table.table("headers")?.map(|headers| end_point::headers(&headers, auth.is_some()));
     let tls = table.table("tls")?.map(|tls| tls::resolve(&tls)).transpose()?;
+    let format = keys.format.value;
+    let labels = table.table("labels")?.map(|labels| labels::resolve(&labels, format)).transpose()?;
+    let elasticsearch_index = index::resolve(table, keys.elasticsearch_index.as_ref(), format)?;
     let options = transport::options(table, &keys.send_type.value)?;
     Ok(Global {
         agent_name: keys.agent_name.value,
         end_point,
+        fail_over,
         send_type: keys.send_type.value,
         max_send_task: keys.max_send_task.value,
         retry_count: keys.retry_count.value,
@@ -125,15 +135,19 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
         timeout: keys.timeout_secs.value,
         shutdown: keys.shutdown_secs.value,
         compression: keys.compression.value,
+        format,
+        labels: labels.unwrap_or_default(),
+        elasticsearch_index,
         headers: headers.transpose()?.unwrap_or_default(),
         auth,
         tls: tls.unwrap_or_default(),
         options,
+        proxy: proxy.unwrap_or_default(),
     })
 }
 
-/// Refuses a content coding where the strategy has none.
-fn check_compression(table: &Table<'_>, keys: &GlobalKeys) -> Result<(), ConfigError> {
+/// Refuses a content coding and a format that the strategy has not.
+fn check_encoding(table: &Table<'_>, keys: &GlobalKeys) -> Result<(), ConfigError> {
     let send_type = keys.send_type.value;
     if keys.compression.value != Compression::None && !send_type.takes.compression {
         let problem = Problem::Conflict(format!(
@@ -141,6 +155,14 @@ fn check_compression(table: &Table<'_>, keys: &GlobalKeys) -> Result<(), ConfigE
             send_type.name
         ));
         return Err(table.error("compression", keys.compression.line, problem));
+    }
+    if !send_type.takes.formats.contains(&keys.format.value) {
+        let problem = Problem::Conflict(format!(
+            "must be \"{}\", as send_type is \"{}\", whose messages have no other format",
+            Format::Json.name(),
+            send_type.name
+        ));
+        return Err(table.error("format", keys.format.line, problem));
     }
     Ok(())
 }

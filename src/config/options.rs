@@ -15,7 +15,8 @@ mod tests {
     use super::super::document::Text;
     use super::*;
     use crate::config::{
-        Config, Feature, OptionTable, Options, Schemes, SendType, Takes, Transport, reference, resolve,
+        Config, Feature, Format, OptionTable, Options, Schemes, SendType, Takes, Transport, reference,
+        resolve,
     };
 
     table! {
@@ -57,7 +58,13 @@ mod tests {
         name: "PIGEON",
         about: "a slip of paper",
         schemes: Schemes { plain: "coo", secure: "coos" },
-        takes: Takes { compression: false, headers: false, bearer: false },
+        takes: Takes {
+            end_points: false,
+            formats: &[Format::Json],
+            compression: false,
+            headers: false,
+            bearer: false,
+        },
         feature: Some(Feature { name: "pigeon", built: true }),
         options: Some(&OPTIONS),
         sends: |_| String::new(),

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{AuthKeys, GlobalKeys, MultilineKeys, RedactKeys, Row, SourceKeys, TlsKeys};
+use super::format::Format;
+use super::keys::{AuthKeys, GlobalKeys, MultilineKeys, ProxyKeys, RedactKeys, Row, SourceKeys, TlsKeys};
 use super::rules::Default;
 use super::transport::Transport;
 
@@ -34,17 +35,34 @@ fn of_global() -> Vec<Described> {
             Vec::new(),
         ),
         (
+            "[global.labels]".to_owned(),
+            "What is sent with every event, each as `name = \"value\"`; which names a format takes is in \
+             [docs/formats.md](docs/formats.md).",
+            Vec::new(),
+        ),
+        (
             AuthKeys::HEADER.to_owned(),
             "The secret is given by exactly one of three keys, and never printed.",
             AuthKeys::rows(),
         ),
         (TlsKeys::HEADER.to_owned(), "The server's certificate is always verified.", TlsKeys::rows()),
+        (
+            ProxyKeys::HEADER.to_owned(),
+            "Without it the environment says: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in upper or lower case. The \
+             password is given by exactly one of three keys, and never printed.",
+            ProxyKeys::rows(),
+        ),
     ]
 }
 
 fn of_sources() -> Vec<Described> {
     vec![
         (SourceKeys::HEADER.to_owned(), "At least one.", SourceKeys::rows()),
+        (
+            "[sources.labels]".to_owned(),
+            "Below the source that it belongs to: labels of its events alone, which win over those of `[global.labels]`.",
+            Vec::new(),
+        ),
         (
             MultilineKeys::HEADER.to_owned(),
             "Below the source that it belongs to, with exactly one of `start_pattern`, `continue_pattern` and `preset`.",
@@ -65,19 +83,24 @@ fn write_strategies(text: &mut String, transports: &[&Transport]) {
     let _ = writeln!(
         text,
         "\nThe strategies; docs/strategies.md says what each promises. What a strategy does not take is refused with it.\n\n\
-         | `send_type` | `end_point` | Batches travel as | `compression` | `[global.headers]` | `type` of `[global.auth]` | \
-         Cargo feature |\n| --- | --- | --- | --- | --- | --- | --- |"
+         | `send_type` | `end_point` | Batches travel as | `format` | `compression` | `[global.headers]` | `type` of `[global.auth]` | \
+         Cargo feature |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
     );
     for transport in transports {
         let (schemes, takes) = (transport.schemes, transport.takes);
         let auth = if takes.bearer { "bearer, basic" } else { "basic" };
+        let formats = if takes.formats.len() == Format::ALL.len() {
+            "any".to_owned()
+        } else {
+            takes.formats.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
+        };
         let feature = match transport.feature {
             Some(feature) => format!("`{}`, on by default", feature.name),
             None => "always there".to_owned(),
         };
         let _ = writeln!(
             text,
-            "| `\"{}\"` | `{}://`, `{}://` | {} | {} | {} | {auth} | {feature} |",
+            "| `\"{}\"` | `{}://`, `{}://` | {} | {formats} | {} | {} | {auth} | {feature} |",
             transport.name,
             schemes.plain,
             schemes.secure,

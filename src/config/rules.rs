@@ -73,6 +73,14 @@ pub(super) struct List<K> {
     pub(super) count_max: usize,
 }
 
+/// A key that must be there, with one value or an array of them up to a limit.
+pub(super) struct OneOrMore<K> {
+    /// What each of them is.
+    pub(super) each: K,
+    /// How many there may be.
+    pub(super) count_max: usize,
+}
+
 fn read_kind<K: Kind>(
     kind: &K,
     table: &Table<'_>,
@@ -174,6 +182,32 @@ impl<K: Kind> Rule for List<K> {
 
     fn default(&self) -> Default {
         Default::Absent
+    }
+}
+
+impl<K: Kind> Rule for OneOrMore<K> {
+    type Value = Vec<Located<K::Value>>;
+
+    fn read(&self, table: &Table<'_>, name: &str) -> Result<Self::Value, ConfigError> {
+        let Some(entry) = table.entry(name) else { return Err(table.missing(name, self.accepts())) };
+        let elements = table.elements(&entry).unwrap_or_else(|| vec![entry]);
+        if elements.is_empty() || elements.len() > self.count_max {
+            let found = format!("is an array of {}", elements.len());
+            return Err(table.unacceptable(&entry, self.accepts(), found));
+        }
+        let read = |element: &Entry<'_>| match self.each.read(element.value) {
+            Some(value) => Ok(Located { value, line: element.line }),
+            None => Err(table.unacceptable(element, self.accepts(), self.each.found(element.value))),
+        };
+        elements.iter().map(read).collect()
+    }
+
+    fn accepts(&self) -> String {
+        format!("{}, or an array of 1 to {} such", self.each.accepts(), self.count_max)
+    }
+
+    fn default(&self) -> Default {
+        Default::Required
     }
 }
 

@@ -7,13 +7,14 @@ use globset::GlobBuilder;
 
 use super::document::{Located, Table, quoted};
 use super::error::{ConfigError, Problem};
+use super::format::Format;
 use super::keys::SourceKeys;
-use super::lines;
 use super::types::SourceConfig;
+use super::{labels, lines};
 use crate::event::SourceName;
 
 /// Reads all `[[sources]]`, in the order of the file.
-pub(super) fn resolve(tables: &[Table<'_>]) -> Result<Vec<SourceConfig>, ConfigError> {
+pub(super) fn resolve(tables: &[Table<'_>], format: Format) -> Result<Vec<SourceConfig>, ConfigError> {
     let mut lines: HashMap<String, usize> = HashMap::with_capacity(tables.len());
     let mut sources = Vec::with_capacity(tables.len());
     for table in tables {
@@ -27,15 +28,16 @@ pub(super) fn resolve(tables: &[Table<'_>]) -> Result<Vec<SourceConfig>, ConfigE
                 Problem::Duplicate { what, first_line, accepts },
             ));
         }
-        sources.push(resolve_one(table, keys)?);
+        sources.push(resolve_one(table, keys, format)?);
     }
     Ok(sources)
 }
 
-fn resolve_one(table: &Table<'_>, keys: SourceKeys) -> Result<SourceConfig, ConfigError> {
+fn resolve_one(table: &Table<'_>, keys: SourceKeys, format: Format) -> Result<SourceConfig, ConfigError> {
     let absolute = |name: &str, path: &Located<String>| {
         absolute(path).map_err(|problem| table.error(name, path.line, problem))
     };
+    let labels = table.table("labels")?.map(|labels| labels::resolve(&labels, format)).transpose()?;
     Ok(SourceConfig {
         name: SourceName::from(keys.name.value.as_str()),
         log_path: absolute("log_path", &keys.log_path)?,
@@ -43,6 +45,7 @@ fn resolve_one(table: &Table<'_>, keys: SourceKeys) -> Result<SourceConfig, Conf
         delay: keys.delay_ms.value,
         start_at: keys.start_at.value,
         ignore_older: keys.ignore_older_secs.as_ref().map(|older| older.value),
+        labels: labels.unwrap_or_default(),
         lines: lines::resolve(table, keys)?,
     })
 }

@@ -9,6 +9,7 @@ use toml::de::DeTable;
 
 use super::document::{Located, Table};
 use super::error::{ConfigError, Problem};
+use super::format::Format;
 use super::keys::Row;
 use super::rules::{Default, Kind, Required, Rule};
 use super::types::Global;
@@ -45,6 +46,10 @@ pub struct Schemes {
 /// Which settings that not every strategy can honour have a meaning with one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Takes {
+    /// `end_point`: several, of which the next is gone over to when one fails.
+    pub end_points: bool,
+    /// `format`: these.
+    pub formats: &'static [Format],
     /// `compression`: it has content codings.
     pub compression: bool,
     /// `[global.headers]`: it has headers of its own.

@@ -1,11 +1,13 @@
 //! The resolved configuration. Values of these types come from a validated file only.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use regex::bytes::Regex;
 
+use super::format::Format;
 use super::transport::{Options, SendType};
 use crate::event::SourceName;
 
@@ -25,8 +27,10 @@ pub struct Config {
 pub struct Global {
     /// `agent_name`: names this agent to the server.
     pub agent_name: String,
-    /// `end_point`: where batches go.
+    /// `end_point`: where batches go, the first of them where there are several.
     pub end_point: EndPoint,
+    /// The others of `end_point`, in their order: where batches go while those before fail.
+    pub fail_over: Vec<EndPoint>,
     /// `send_type`: the strategy.
     pub send_type: SendType,
     /// `max_send_task`: most first sends, and most replays, in flight; at least 1.
@@ -63,20 +67,38 @@ pub struct Global {
     pub shutdown: Duration,
     /// `compression` of request bodies.
     pub compression: Compression,
+    /// `format` of batches on the wire.
+    pub format: Format,
+    /// `[global.labels]`: sent with every event.
+    pub labels: Labels,
+    /// `elasticsearch_index`: the index of an event; `{agent}`, `{source}` and `{date}` are filled in.
+    pub elasticsearch_index: String,
     /// `[global.headers]`: sent with every request; never one that the agent sets itself. The values are often keys.
     pub headers: Vec<(String, Secret)>,
     /// `[global.auth]`.
     pub auth: Option<Auth>,
     /// `[global.tls]`.
     pub tls: Tls,
+    /// `[global.proxy]`.
+    pub proxy: Proxy,
     /// The table of the chosen strategy, where it has one.
     pub options: Options,
 }
+
+/// Names and values that the operator adds to events, by name.
+pub type Labels = BTreeMap<String, String>;
 
 /// A URL whose scheme fits the strategy, kept without credentials. Its text leaves out the query, which may hold a key;
 /// requests use the [`url::Url`] itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EndPoint(pub url::Url);
+
+impl Global {
+    /// Every end point, in the order in which they are gone over to.
+    pub fn end_points(&self) -> impl Iterator<Item = &EndPoint> {
+        std::iter::once(&self.end_point).chain(&self.fail_over)
+    }
+}
 
 impl EndPoint {
     /// Whether the connection to it is to be encrypted.
@@ -174,6 +196,25 @@ pub enum Auth {
     },
 }
 
+/// What stands between the agent and the servers.
+#[derive(Clone, Debug, Default)]
+pub enum Proxy {
+    /// What the environment says: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`.
+    #[default]
+    Environment,
+    /// Nothing, whatever the environment says.
+    None,
+    /// `[global.proxy]`.
+    Through {
+        /// `url`, without credentials.
+        url: url::Url,
+        /// `user` and its password.
+        credentials: Option<(String, Secret)>,
+        /// `except`: what is reached without it.
+        except: Vec<String>,
+    },
+}
+
 /// `[global.tls]`. The server's certificate is always verified.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
@@ -213,6 +254,8 @@ pub struct SourceConfig {
     pub start_at: StartAt,
     /// `ignore_older_secs`: a file that was not written to for longer than this when it is first seen is skipped.
     pub ignore_older: Option<Duration>,
+    /// `[sources.labels]`: sent with every event of the source; they win over those of `[global.labels]`.
+    pub labels: Labels,
     /// How bytes become events.
     pub lines: LineRules,
 }

@@ -1,5 +1,6 @@
 //! The encoder of batches as a function of the bytes of a frame.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::json::JsonEncoder;
@@ -12,7 +13,8 @@ pub(crate) fn payload(bytes: &[u8]) {
     let events: Vec<_> = walk.by_ref().collect();
     let range = 0..bytes.len() - walk.rest().len();
     let Ok(count) = u32::try_from(events.len()) else { return };
-    let slice = FrameSlice { payload: Arc::new(bytes.to_vec()), range, detected: Timestamp::default() };
+    let path = Arc::from(Path::new("/var/log/app.log"));
+    let slice = FrameSlice { payload: Arc::new(bytes.to_vec()), range, detected: Timestamp::default(), path };
     let mut content = BatchContent::default();
     content.push(&SourceName::from("app"), Seq(1), count, slice);
     if let Some(half) = count.checked_sub(1).filter(|half| *half > 0) {

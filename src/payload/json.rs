@@ -1,4 +1,5 @@
 //! The JSON body: `{"agentName":…,"sources":[{"sourceName":…,"logs":[{"data":…,"timestamp":…}]}]}`, without white space.
+//! A source with labels has `"labels":{…}` behind its name.
 //! An event whose line goes on in the next one has `"continues":true` behind its timestamp.
 //!
 //! Invariants:
@@ -6,10 +7,13 @@
 //!   [`String::from_utf8_lossy`] makes of the line: nothing is dropped, nothing is normalised.
 //! - Nothing is allocated per event. What the events of a slice share (everything but the line) is built once.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::profile::Profile;
 use crate::batch::{BatchContent, FrameSlice};
-use crate::event::{LogEvent, Timestamp};
+use crate::config::Labels;
+use crate::event::{LogEvent, SourceName, Timestamp};
 
 /// What stands between the line and the next event, in bytes: `{"data":"` + `","timestamp":"…"}` + `,`, where the
 /// time is 24 bytes long until the year 9999.
@@ -26,20 +30,35 @@ const REPLACEMENT: &[u8] = "\u{FFFD}".as_bytes();
 pub struct JsonEncoder {
     /// The body up to the first source.
     head: Vec<u8>,
+    /// `,"labels":{…}` of a source that has none of its own, or nothing.
+    labels: Vec<u8>,
+    /// The same of those sources that have some.
+    source_labels: BTreeMap<SourceName, Vec<u8>>,
 }
 
 impl JsonEncoder {
-    /// Media type of the body.
-    pub const CONTENT_TYPE: &'static str = "application/json";
-
-    /// An encoder whose bodies name `agent_name`.
+    /// An encoder whose bodies name `agent_name`, without labels.
     #[must_use]
     pub fn new(agent_name: &str) -> Self {
+        Self::of(&Profile::json(agent_name))
+    }
+
+    /// An encoder for what `profile` says.
+    #[must_use]
+    pub fn of(profile: &Profile) -> Self {
+        let agent_name = profile.agent_name.as_str();
+        let rendered = |labels: &Labels| {
+            let mut out = Vec::new();
+            write_labels(labels, &mut out);
+            out
+        };
+        let own = profile.source_labels.keys();
+        let source_labels = own.map(|name| (name.clone(), rendered(&profile.labels_of(name)))).collect();
         let mut head = Vec::with_capacity(agent_name.len() + 32);
         head.extend_from_slice(b"{\"agentName\":\"");
         escape(agent_name.as_bytes(), &mut head);
         head.extend_from_slice(b"\",\"sources\":[");
-        Self { head }
+        Self { head, labels: rendered(&profile.labels), source_labels }
     }
 
     /// Appends the body of `content` to `body`.
@@ -53,7 +72,9 @@ impl JsonEncoder {
             }
             body.extend_from_slice(b"{\"sourceName\":\"");
             escape(run.source.as_str().as_bytes(), body);
-            body.extend_from_slice(b"\",\"logs\":[");
+            body.push(b'"');
+            body.extend_from_slice(self.source_labels.get(&run.source).unwrap_or(&self.labels));
+            body.extend_from_slice(b",\"logs\":[");
             let mut prefix: &[u8] = b"{\"data\":\"";
             for slice in &run.slices {
                 tail.clear();
@@ -75,6 +96,7 @@ impl JsonEncoder {
                 .saturating_add(lines)
                 .saturating_add(events.saturating_mul(FRAMING_BYTES - LENGTH_WORD_BYTES))
                 .saturating_add(run.source.as_str().len() + SOURCE_BYTES)
+                .saturating_add(self.labels.len())
         })
     }
 }
@@ -101,6 +123,28 @@ fn close_special(event: &LogEvent<'_>, detected: Timestamp, body: &mut Vec<u8>) 
     body.extend_from_slice(b"\",\"timestamp\":\"");
     body.extend_from_slice(event.time.unwrap_or(detected).to_string().as_bytes());
     body.extend_from_slice(if event.continues { b"\",\"continues\":true}" } else { b"\"}" });
+}
+
+/// Writes `text` as a JSON string; bytes that are not UTF-8 become U+FFFD.
+pub(super) fn write_string(text: &[u8], body: &mut Vec<u8>) {
+    body.push(b'"');
+    encode_line(text, body);
+    body.push(b'"');
+}
+
+/// Writes `,"labels":{…}`, or nothing where there are none.
+pub(super) fn write_labels(labels: &Labels, body: &mut Vec<u8>) {
+    let mut separator: &[u8] = b",\"labels\":{";
+    for (name, value) in labels {
+        body.extend_from_slice(separator);
+        separator = b",";
+        write_string(name.as_bytes(), body);
+        body.push(b':');
+        write_string(value.as_bytes(), body);
+    }
+    if !labels.is_empty() {
+        body.push(b'}');
+    }
 }
 
 /// Writes a line as the inside of a JSON string.
@@ -213,6 +257,7 @@ const fn escapes_in(word: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
 
     use proptest::prelude::*;
@@ -229,7 +274,12 @@ mod tests {
             block.push(line, false);
         }
         let payload = Arc::new(block.into_buffer());
-        FrameSlice { range: 0..payload.len(), payload, detected: Timestamp::from_millis(millis) }
+        FrameSlice {
+            range: 0..payload.len(),
+            payload,
+            detected: Timestamp::from_millis(millis),
+            path: Path::new("/app.log").into(),
+        }
     }
 
     fn one_source(lines: &[&[u8]]) -> BatchContent {
@@ -293,7 +343,8 @@ mod tests {
         let payload = Arc::new(block.into_buffer());
         let mut content = BatchContent::default();
         let detected = Timestamp::from_millis(DETECTED);
-        let slice = FrameSlice { range: 0..payload.len(), payload, detected };
+        let slice =
+            FrameSlice { range: 0..payload.len(), payload, detected, path: Path::new("/app.log").into() };
         content.push(&SourceName::from("s"), Seq(1), 4, slice);
         let parsed: Value = serde_json::from_slice(&encoded("x", &content)).unwrap();
         let detected = "2024-01-15T10:30:00.123Z";

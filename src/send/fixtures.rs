@@ -11,7 +11,8 @@ use tokio_rustls::TlsAcceptor;
 use super::Outcome;
 use crate::batch::{BatchId, Payload, SourceRange};
 use crate::config::{
-    Auth, ClientIdentity, Compression, EndPoint, Global, OnFull, Options, Secret, SendType, SyncMode, Tls,
+    Auth, ClientIdentity, Compression, EndPoint, Format, Global, Labels, OnFull, Options, Proxy, Secret,
+    SendType, SyncMode, Tls,
 };
 use crate::event::{Position, Seq, SourceName};
 
@@ -36,6 +37,7 @@ pub(super) fn global(url: &str) -> Global {
     Global {
         agent_name: "agent".into(),
         end_point: EndPoint(url.parse().unwrap()),
+        fail_over: Vec::new(),
         send_type: SendType(super::http::STRATEGY.transport),
         max_send_task: 2,
         retry_count: 3,
@@ -54,9 +56,14 @@ pub(super) fn global(url: &str) -> Global {
         timeout: Duration::from_secs(10),
         shutdown: Duration::from_secs(5),
         compression: Compression::None,
+        format: Format::Json,
+        labels: Labels::new(),
+        elasticsearch_index: String::new(),
         headers: vec![("X-Api-Key".into(), Secret::new("header-key".into()))],
         auth: Some(Auth::Bearer(Secret::new("bearer-token".into()))),
         tls: Tls::default(),
+        // Whatever the environment of the tests says.
+        proxy: Proxy::None,
         options: Options::default(),
     }
 }

@@ -96,10 +96,36 @@ pub trait Strategy: Send + Sync + 'static {
     /// Sends `payload` once, within the configured timeout.
     fn send<'a>(&'a self, payload: &'a Payload) -> BoxFuture<'a, Outcome>;
 
+    /// Asks each end point whether it can be reached as it is configured, without sending an event and without storing
+    /// anything. Each takes at most the configured timeout. A transport that cannot ask returns nothing.
+    fn probe(&self) -> BoxFuture<'_, Vec<Probe>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
     /// Ends in order what is kept open between sends. Called once, when nothing more will be sent.
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+}
+
+impl Outcome {
+    /// What is said of it, in one line; empty where all is well.
+    fn into_reason(self) -> String {
+        match self {
+            Self::Acknowledged => String::new(),
+            Self::Retry { reason, .. } | Self::EndpointFault { reason } => reason,
+            Self::Rejected { status, response } => format!("the server answered {status}: {response}"),
+        }
+    }
+}
+
+/// What was found at one end point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The end point, without secrets.
+    pub end_point: String,
+    /// What answered, in one line, or what is wrong and what to look at.
+    pub found: Result<String, String>,
 }
 
 /// The delivery outcome of one send.

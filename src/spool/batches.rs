@@ -1,5 +1,6 @@
 //! Batches as delivery sees them: read one back, and say what became of it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::segment::SpoolId;
 use super::view::{Filed, Shared};
 use crate::batch::{BatchContent, BatchId, SourceRange};
 use crate::event::{Position, Seq, SourceName, Timestamp};
+use crate::payload::Profile;
 
 /// The outstanding batches of a spool.
 #[derive(Clone, Debug)]
@@ -20,7 +22,7 @@ pub struct Batches {
     pub(super) log: Arc<Log>,
     pub(super) shared: Arc<Shared>,
     pub(super) keeper: KeeperHandle,
-    pub(super) profiles: Arc<std::collections::BTreeMap<u32, String>>,
+    pub(super) profiles: Arc<BTreeMap<u32, Arc<Profile>>>,
 }
 
 /// A batch read back.
@@ -28,8 +30,8 @@ pub struct Batches {
 pub struct ReadBatch {
     /// Its events, for a part those of the part.
     pub content: BatchContent,
-    /// The agent name under which it was first sent.
-    pub agent_name: String,
+    /// What it is encoded under, and the number of that in the spool.
+    pub profile: (u32, Arc<Profile>),
     /// The id under which it was first sent.
     pub spool_id: SpoolId,
 }
@@ -75,8 +77,8 @@ impl Batches {
             Some(part) => run.content.part(part.from, part.to),
             None => run.content,
         };
-        let agent_name = self.profiles.get(&filed.profile).cloned().unwrap_or_default();
-        Ok(ReadBatch { content, agent_name, spool_id })
+        let profile = self.profiles.get(&filed.profile).cloned().unwrap_or_default();
+        Ok(ReadBatch { content, profile: (filed.profile, profile), spool_id })
     }
 
     /// Notes that the server has taken a batch.

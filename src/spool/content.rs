@@ -173,8 +173,12 @@ pub(super) fn push(content: &mut BatchContent, frame: &Frame, from: Position, to
     let mut events_left = EventIter::new(&frame.payload);
     let start = advance(&mut events_left, skip, frame.payload.len());
     let end = advance(&mut events_left, events, frame.payload.len());
-    let slice =
-        FrameSlice { payload: frame.payload.clone(), range: start..end, detected: frame.header.detected };
+    let slice = FrameSlice {
+        payload: frame.payload.clone(),
+        range: start..end,
+        detected: frame.header.detected,
+        path: frame.header.checkpoint.path.as_path().into(),
+    };
     let count = u32::try_from(events).unwrap_or(u32::MAX);
     content.push(&frame.header.checkpoint.source, frame.header.first_seq.plus(skip), count, slice);
 }

@@ -475,7 +475,15 @@ fn books() -> Books {
     let at = Location { segment: SegmentId(76), offset: 77 };
     books.groups.insert(78, Group { profile: 79, batches: vec![BatchRecord { id, at }] });
     books.sources.insert(SourceName::from("web"), SourceRecord { cut: 80, account: account() });
-    books.profiles.insert(79, "agent".into());
+    let labels = crate::config::Labels::from([("team".into(), "x".into())]);
+    let profile = crate::payload::Profile {
+        format: crate::config::Format::Loki,
+        rekeyed: true,
+        source_labels: [(SourceName::from("web"), labels)].into(),
+        ..crate::payload::Profile::json("agent")
+    };
+    books.profiles.insert(79, profile);
+    books.profiles.insert(80, crate::payload::Profile::json("agent"));
     books.mark = Mark {
         segment: SegmentId(81),
         position: Position(82),
@@ -505,7 +513,10 @@ fn the_ledger_is_as_documented() {
     assert_eq!(value(b'c', &checkpoint_key), file_entry());
     assert_eq!(value(b'b', b"\0\0web"), bytes_entry());
     assert_eq!(value(b'l', &[0, 0, 0, 0, 0, 0, 0, 0, 0, 64]), loss_entry());
-    assert_eq!(value(b'p', &[0, 0, 0, 0, 0, 79]), b"agent");
+    let profile = b"agent\0{\"format\":\"loki\",\"rekeyed\":true}";
+    assert_eq!(value(b'p', &[0, 0, 0, 0, 0, 79]), profile);
+    assert_eq!(value(b'p', b"\0\0\0\0\0\x4fweb"), b"{\"team\":\"x\"}");
+    assert_eq!(value(b'p', &[0, 0, 0, 0, 0, 80]), b"agent");
     assert_eq!(value(b'q', b"\0\0web"), u64(83));
     let fields = [
         ("version", u32(1)),

@@ -240,7 +240,7 @@ pub(crate) fn spool(bytes: &[u8]) {
     }
     let options = SpoolOptions {
         dir: root.path().to_owned(),
-        agent_name: "fuzzed".into(),
+        profile: Some(crate::payload::Profile::json("fuzzed")),
         segment_bytes: 64 << 10,
         sync: SyncMode::Os,
         max_spool_bytes: u64::MAX,

@@ -239,7 +239,7 @@ pub(super) fn recover_copy(
     let cloned = Disk::new(copy.path());
     let options = SpoolOptions {
         dir: copy.path().to_owned(),
-        agent_name: String::new(),
+        profile: None,
         segment_bytes: u64::MAX,
         sync: SyncMode::Group,
         max_spool_bytes: u64::MAX,

@@ -29,6 +29,7 @@ use super::storage;
 use crate::batch::{BatchId, Part};
 use crate::config::SyncMode;
 use crate::event::{CheckpointKey, Position, SegmentId, Seq, SourceName};
+use crate::payload::Profile;
 
 /// How long sled may take to open before the ledger counts as broken.
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
@@ -118,8 +119,8 @@ pub(super) struct Books {
     /// Groups by the number they were filed under.
     pub groups: BTreeMap<u64, Group>,
     pub sources: BTreeMap<SourceName, SourceRecord>,
-    /// Agent names under which payloads were encoded.
-    pub profiles: BTreeMap<u32, String>,
+    /// What payloads are encoded under beside their content.
+    pub profiles: BTreeMap<u32, Profile>,
     pub mark: Mark,
 }
 
@@ -132,6 +133,51 @@ impl Books {
             sources: BTreeMap::new(),
             profiles: BTreeMap::new(),
             mark: Mark::default(),
+        }
+    }
+
+    /// The number of `profile`, which is entered where it is new.
+    pub(super) fn enter_profile(&mut self, profile: &Profile, changes: &mut Changes) -> u32 {
+        if let Some((number, _)) = self.profiles.iter().find(|(_, known)| *known == profile) {
+            return *number;
+        }
+        let number = self.profiles.keys().next_back().map_or(0, |last| last.saturating_add(1));
+        changes.profile(number, profile);
+        self.profiles.insert(number, profile.clone());
+        number
+    }
+
+    /// What `batch`, one that is not acknowledged, is encoded under.
+    pub(super) fn profile_of(&self, batch: BatchId) -> Option<&Profile> {
+        let has = |group: &&Group| group.batches.iter().any(|record| record.id == batch);
+        self.profiles.get(&self.groups.values().find(has)?.profile)
+    }
+
+    /// Files the batches that have another format than `profile` under it, with keys of their own.
+    pub(super) fn refile(&mut self, profile: &Profile, changes: &mut Changes) {
+        let of_another_format = |books: &Self, group: &Group| {
+            books.profiles.get(&group.profile).is_some_and(|own| own.format != profile.format)
+        };
+        let numbers: Vec<u64> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| of_another_format(self, group))
+            .map(|(number, _)| *number)
+            .collect();
+        if numbers.is_empty() {
+            return;
+        }
+        let rekeyed = self.enter_profile(&Profile { rekeyed: true, ..profile.clone() }, changes);
+        tracing::info!(
+            format = profile.format.name(),
+            groups = numbers.len(),
+            "batches that were cut under another format are sent in the new one, under new keys"
+        );
+        for number in numbers {
+            if let Some(group) = self.groups.get_mut(&number) {
+                group.profile = rekeyed;
+                changes.group(number, group);
+            }
         }
     }
 
@@ -208,8 +254,12 @@ impl Changes {
         self.insert(&key(KEY_SOURCE, name.as_str().as_bytes()), value);
     }
 
-    pub(super) fn profile(&mut self, number: u32, agent_name: &str) {
-        self.insert(&key(KEY_PROFILE, &number.to_be_bytes()), agent_name.as_bytes().to_vec());
+    pub(super) fn profile(&mut self, number: u32, profile: &Profile) {
+        let number = number.to_be_bytes();
+        self.insert(&key(KEY_PROFILE, &number), profile.entry());
+        for (source, entry) in profile.source_entries() {
+            self.insert(&key(KEY_PROFILE, &[&number[..], source.as_str().as_bytes()].concat()), entry);
+        }
     }
 
     /// Records the mark; of what it knows only what differs from `before`.
@@ -279,8 +329,8 @@ impl Changes {
         for (name, record) in &books.sources {
             changes.source(name, record);
         }
-        for (number, agent_name) in &books.profiles {
-            changes.profile(*number, agent_name);
+        for (number, profile) in &books.profiles {
+            changes.profile(*number, profile);
         }
         changes.mark(&books.mark, &Mark::default());
         changes
@@ -609,7 +659,14 @@ impl Loaded {
             KEY_PROFILE => {
                 id.u16()?;
                 let number = u32::from_be_bytes(id.array()?);
-                self.books.profiles.insert(number, std::str::from_utf8(value).ok()?.to_owned());
+                let source = std::str::from_utf8(id.rest()).ok()?;
+                if source.is_empty() {
+                    self.books.profiles.insert(number, Profile::from_entry(value)?);
+                } else {
+                    // Keys come in their order: what sources have of their own comes behind the profile.
+                    let profile = self.books.profiles.get_mut(&number)?;
+                    profile.add_source_entry(SourceName::from(source), value)?;
+                }
             }
             KEY_FILE => {
                 let record = take_file(&mut cursor)?;

@@ -82,8 +82,9 @@ pub use queue::Appender;
 pub(crate) use reader::{Frame, FrameReader, Missing, Step};
 pub use segment::{Account, SpoolId};
 
-use crate::config::{Global, OnFull, SyncMode};
+use crate::config::{Config, OnFull, SyncMode};
 use crate::event::{Checkpoint, Position};
+use crate::payload::Profile;
 use disk::Disk;
 use lock::Lock;
 use log::Log;
@@ -98,8 +99,8 @@ pub(crate) use format_doc::seeds as fuzzing_seeds;
 pub struct SpoolOptions {
     /// Its directory; created where it does not exist.
     pub dir: PathBuf,
-    /// The agent's name, under which batches that are cut from now on are encoded. An empty one stands for the last.
-    pub agent_name: String,
+    /// What batches that are cut from now on are encoded under. None stands for the last.
+    pub profile: Option<Profile>,
     /// The size at which a segment is sealed.
     pub segment_bytes: u64,
     /// What a commit waits for.
@@ -114,11 +115,12 @@ pub struct SpoolOptions {
     pub channel_bound: usize,
 }
 
-impl From<&Global> for SpoolOptions {
-    fn from(global: &Global) -> Self {
+impl From<&Config> for SpoolOptions {
+    fn from(config: &Config) -> Self {
+        let global = &config.global;
         Self {
             dir: global.spool_dir.clone(),
-            agent_name: global.agent_name.clone(),
+            profile: Some(Profile::from(config)),
             segment_bytes: global.segment_bytes,
             sync: global.sync,
             max_spool_bytes: global.max_spool_bytes,
@@ -224,20 +226,26 @@ impl Spool {
         }
         let mut recovered = recovery::recover(&disk, options)?;
         prepare(&mut recovered)?;
-        let profile = enter_profile(&mut recovered, &options.agent_name)?;
+        let profile = enter_profile(&mut recovered, options.profile.as_ref())?;
         let recovery::Recovered { ledger, books, segments, state, end, totals, next_segment, begin } =
             recovered;
         let log = Arc::new(Log::new(disk.clone(), segments, end));
         let shared = Arc::new(Shared::new(&books, totals));
         let dead = dead_letter::DeadLetters::open(disk).map_err(directory)?;
         let (cursor, meta) = (books.cursor, books.meta);
-        let profiles = Arc::new(books.profiles.clone());
+        let profiles =
+            books.profiles.iter().map(|(number, known)| (*number, Arc::new(known.clone()))).collect();
         let (keeper, handle) =
             keeper::Keeper::new(ledger, books, profile, log.clone(), shared.clone(), dead, options.sync);
         let mut spool = Self {
             queue: Arc::new(Queue::new(options.channel_bound)),
             log: log.clone(),
-            batches: Batches { log: log.clone(), shared: shared.clone(), keeper: handle.clone(), profiles },
+            batches: Batches {
+                log: log.clone(),
+                shared: shared.clone(),
+                keeper: handle.clone(),
+                profiles: Arc::new(profiles),
+            },
             checkpoints: state.checkpoints().cloned().collect(),
             cursor,
             writer: None,
@@ -305,7 +313,7 @@ impl Spool {
             log: self.log.clone(),
             shared: self.batches.shared.clone(),
             keeper: self.batches.keeper.clone(),
-            agent_name: self.batches.profiles.get(&self.profile).cloned().unwrap_or_default(),
+            profile: self.batches.profiles.get(&self.profile).cloned().unwrap_or_default(),
         }
     }
 
@@ -346,20 +354,21 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
     std::thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
-/// Finds the number of the profile of `agent_name`, entering it durably where it is new.
-fn enter_profile(recovered: &mut recovery::Recovered, agent_name: &str) -> Result<u32, SpoolError> {
-    let profiles = &mut recovered.books.profiles;
-    if let Some((number, _)) = profiles.iter().find(|(_, name)| *name == agent_name) {
-        return Ok(*number);
-    }
-    if let (Some((number, _)), true) = (profiles.iter().next_back(), agent_name.is_empty()) {
-        return Ok(*number);
-    }
-    let number = profiles.keys().next_back().map_or(0, |last| last.saturating_add(1));
-    profiles.insert(number, agent_name.to_owned());
+/// Finds the number of the profile, entering it durably where it is new. Batches that were cut under another format are
+/// filed under this one in the same step: what they were would mean nothing where batches go to now. They take new keys,
+/// as theirs may have been sent.
+fn enter_profile(recovered: &mut recovery::Recovered, profile: Option<&Profile>) -> Result<u32, SpoolError> {
+    let books = &mut recovered.books;
+    let Some(profile) = profile else {
+        let last = books.profiles.iter().rev().find(|(_, known)| !known.rekeyed);
+        return Ok(last.map_or(0, |(number, _)| *number));
+    };
     let mut changes = ledger::Changes::default();
-    changes.profile(number, agent_name);
-    recovered.ledger.commit(changes)?;
+    let number = books.enter_profile(profile, &mut changes);
+    books.refile(profile, &mut changes);
+    if !changes.is_empty() {
+        recovered.ledger.commit(changes)?;
+    }
     Ok(number)
 }
 
@@ -367,7 +376,7 @@ fn enter_profile(recovered: &mut recovery::Recovered, agent_name: &str) -> Resul
 pub(crate) struct Cutter {
     pub reader: FrameReader,
     pub keeper: KeeperHandle,
-    pub agent_name: String,
+    pub profile: Arc<Profile>,
     log: Arc<Log>,
     shared: Arc<Shared>,
 }

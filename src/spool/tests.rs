@@ -30,7 +30,7 @@ pub(crate) fn places(len: usize, stride: usize) -> impl Iterator<Item = usize> {
 pub(crate) fn options(dir: &Path) -> SpoolOptions {
     SpoolOptions {
         dir: dir.to_owned(),
-        agent_name: "agent".into(),
+        profile: Some(Profile::json("agent")),
         segment_bytes: 64 << 10,
         sync: SyncMode::Group,
         max_spool_bytes: 64 << 20,

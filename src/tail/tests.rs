@@ -94,6 +94,7 @@ impl Rig {
             start_at: StartAt::Beginning,
             exclude: Vec::new(),
             ignore_older: None,
+            labels: crate::config::Labels::new(),
             lines: crate::config::LineRules::default(),
         });
         self

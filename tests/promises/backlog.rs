@@ -13,6 +13,7 @@ use log_agent::event::{
     Checkpoint, EventBlock, FileIdentity, FileOffset, FrameDraft, FrameSink as _, Skips, SourceName,
     Timestamp, Witness,
 };
+use log_agent::payload::Profile;
 use log_agent::spool::{Spool, SpoolOptions};
 
 use crate::common::{Agent, Fault, FaultProxy, PATIENCE, Scene, Vitals, sink, wait_for};
@@ -26,7 +27,7 @@ const HEAD_BYTES: u64 = 1 << 10;
 fn fill(scene: &Scene, bytes: u64, segment_bytes: u64) -> u64 {
     let options = SpoolOptions {
         dir: scene.spool_dir(),
-        agent_name: "agent1".into(),
+        profile: Some(Profile::json("agent1")),
         segment_bytes,
         sync: SyncMode::Os,
         max_spool_bytes: u64::MAX,

@@ -2,6 +2,7 @@
 //! neither ever shows a secret.
 
 mod check;
+mod formats;
 mod tailing;
 mod transport;
 

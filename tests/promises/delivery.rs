@@ -1,5 +1,8 @@
 //! Whatever the server does: nothing is lost, nothing is altered, and a server that keeps keys stores every line once.
 
+mod fail_over;
+mod formats;
+mod nginx;
 mod payload;
 mod refusals;
 mod secure;

@@ -10,8 +10,11 @@ use rustls::{AlertDescription, CertificateError};
 use url::Url;
 
 use super::redact::Redactor;
-use crate::config::Compression;
+use crate::config::{Compression, Format};
 use crate::send::Outcome;
+
+/// What the client says where a proxy answered 407 to `CONNECT`; it has no other sign of it.
+const PROXY_ASKS: &str = "proxy authorization required";
 
 /// The outcome of a request that got no answer.
 ///
@@ -22,10 +25,16 @@ pub(in crate::send) fn outcome_of(error: reqwest::Error, timeout: Duration, reda
     if let Some(hint) = tls_error(&error).and_then(tls_hint) {
         return Outcome::EndpointFault { reason: redactor.clean(format!("{}: {hint}", chain(&error))) };
     }
+    let said = chain(&error);
+    if said.contains(PROXY_ASKS) {
+        let hint =
+            "check user and password in [global.proxy], or those in the proxy's URL in the environment";
+        return Outcome::EndpointFault { reason: redactor.clean(format!("{said}: {hint}")) };
+    }
     let reason = if error.is_timeout() {
-        format!("no answer within {} s: {}", timeout.as_secs_f64(), chain(&error))
+        format!("no answer within {} s: {}", timeout.as_secs_f64(), said)
     } else {
-        chain(&error)
+        said
     };
     Outcome::Retry { after: None, reason: redactor.clean(reason) }
 }
@@ -103,15 +112,16 @@ fn tls_hint(error: &rustls::Error) -> Option<&'static str> {
 }
 
 /// A status that is neither an acknowledgement nor about the content nor about the moment.
-pub(in crate::send) fn status_reason(status: StatusCode, compression: Compression) -> String {
+pub(in crate::send) fn status_reason(status: StatusCode, compression: Compression, format: Format) -> String {
     let hint = match status.as_u16() {
         401 | 403 => "check [global.auth] and what the server allows this agent",
-        407 => "a proxy on the way asks for credentials: let the agent past it",
+        407 => "a proxy on the way asks for credentials: set user and password in [global.proxy]",
         404 | 405 | 410 => "check the path in end_point",
         415 if compression != Compression::None => {
             "the server may not take compressed bodies: check compression in [global]"
         }
-        406 | 415 => "the server takes no JSON there: check end_point",
+        406 | 415 if format == Format::Json => "the server takes no JSON there: check end_point",
+        406 | 415 => "the server does not take this format there: check end_point and format in [global]",
         431 => "the server takes no request headers that long: shorten [global.headers] or raise its limit",
         _ => "check end_point and what the server expects",
     };

@@ -2,13 +2,14 @@
 //! and what is said of a failure.
 //!
 //! Invariants:
-//! - One call makes one request: no redirect is followed, nothing is retried here, no proxy is taken from the
-//!   environment. What the configuration says is all there is.
+//! - One call makes one request: no redirect is followed, nothing is retried here. A proxy is the one that the
+//!   configuration says; the environment's where it says nothing.
 //! - The server's certificate is always verified, against `ca_file` alone where it is given.
 //! - A text that went through the [`Redactor`] holds no secret: neither credentials, nor configured header values, nor
 //!   the query of a URL.
 
 pub(super) mod fault;
+mod proxy;
 mod redact;
 mod retry_after;
 mod status;
@@ -27,25 +28,48 @@ use crate::config::{Auth, Global, Tls};
 
 /// How the agent names itself.
 const USER_AGENT: &str = concat!("log-agent/", env!("CARGO_PKG_VERSION"));
+/// How often an HTTP/2 connection is asked whether it is alive; one that idles is closed after 90 s.
+const HTTP2_PING_EVERY: Duration = Duration::from_secs(10);
 /// The most of a server's answer that is kept, in bytes.
 pub(super) const RESPONSE_KEPT_BYTES: usize = 4 * 1024;
+
+/// Which versions of HTTP a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Versions {
+    /// HTTP/1.1, which a handshake that changes protocols needs.
+    Http1,
+    /// HTTP/2 where the server offers it in its TLS handshake, otherwise HTTP/1.1.
+    Any,
+}
 
 /// The client for `url`, as `global` says. Opens no connection.
 ///
 /// # Errors
 /// [`SendError`] where a configured certificate, key or header cannot be used.
-pub(super) fn client(global: &Global, url: &Url, idle_connections_max: usize) -> Result<Client, SendError> {
+pub(super) fn client(
+    global: &Global,
+    url: &Url,
+    idle_connections_max: usize,
+    versions: Versions,
+) -> Result<Client, SendError> {
     let builder = Client::builder()
         .user_agent(USER_AGENT)
         .default_headers(configured_headers(global)?)
         .redirect(redirect::Policy::none())
         .retry(retry::never())
         .referer(false)
-        .no_proxy()
-        .http1_only()
         .tcp_nodelay(true)
         .pool_max_idle_per_host(idle_connections_max)
         .timeout(global.timeout);
+    let builder = match versions {
+        Versions::Http1 => builder.http1_only(),
+        // All requests share one connection, so one that is dead without a word has to be found by asking.
+        Versions::Any => builder
+            .http2_keep_alive_interval(HTTP2_PING_EVERY)
+            .http2_keep_alive_timeout(global.timeout)
+            .http2_keep_alive_while_idle(true),
+    };
+    let builder = proxy::with_proxy(builder, &global.proxy)?;
     with_tls(builder, &global.tls, url)?.build().map_err(SendError::Client)
 }
 

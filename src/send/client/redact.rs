@@ -33,7 +33,8 @@ impl Redactor {
         let sent =
             authorization.and_then(|value| value.to_str().ok()).and_then(|value| value.split_once(' '));
         secrets.extend(sent.map(|(_, credentials)| credentials.to_owned()));
-        secrets.extend(global.end_point.0.query().map(str::to_owned));
+        secrets.extend(global.end_points().filter_map(|end_point| end_point.0.query()).map(str::to_owned));
+        secrets.extend(super::proxy::secrets(&global.proxy));
         Self::of(secrets)
     }
 

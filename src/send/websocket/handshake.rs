@@ -19,7 +19,7 @@ use url::Url;
 
 use super::answer::ANSWER_BYTES_MAX;
 use super::strategy::PROTOCOL;
-use crate::config::{Compression, Global};
+use crate::config::{Compression, Format, Global};
 use crate::send::client::{self, Redactor, Verdict, fault};
 use crate::send::{Outcome, SendError};
 
@@ -49,7 +49,7 @@ impl Handshake {
         let scheme = if global.end_point.is_secure(global.send_type) { "https" } else { "http" };
         // Fails only between schemes of different kinds, which these are not.
         let _ = url.set_scheme(scheme);
-        let client = client::client(global, &url, 0)?;
+        let client = client::client(global, &url, 0, client::Versions::Http1)?;
         let authorization = client::authorization(&client, &url, global.auth.as_ref())?;
         Ok(Self { client, url, authorization, timeout: global.timeout })
     }
@@ -128,7 +128,7 @@ impl Handshake {
             _ if status.is_redirection() => client::redirect_reason(status, headers, &self.url, redactor),
             Verdict::Taken | Verdict::Refused => no_websocket(status),
             Verdict::Fault if matches!(status.as_u16(), 405 | 426 | 501) => no_websocket(status),
-            Verdict::Fault => fault::status_reason(status, Compression::None),
+            Verdict::Fault => fault::status_reason(status, Compression::None, Format::Json),
         };
         Outcome::EndpointFault { reason }
     }

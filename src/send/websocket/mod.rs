@@ -37,7 +37,7 @@ pub use self::strategy::{PROTOCOL, WebSocketStrategy};
 use super::Registered;
 #[cfg(not(feature = "websocket"))]
 use super::not_built as new;
-use crate::config::{Feature, Schemes, Takes, Transport};
+use crate::config::{Feature, Format, Schemes, Takes, Transport};
 
 /// The strategy, as `send_type` chooses it.
 pub(super) const STRATEGY: Registered = Registered {
@@ -45,7 +45,13 @@ pub(super) const STRATEGY: Registered = Registered {
         name: "WEBSOCKET",
         about: "one frame each on one connection",
         schemes: Schemes { plain: "ws", secure: "wss" },
-        takes: Takes { compression: false, headers: true, bearer: true },
+        takes: Takes {
+            end_points: false,
+            formats: &[Format::Json],
+            compression: false,
+            headers: true,
+            bearer: true,
+        },
         feature: Some(Feature { name: "websocket", built: cfg!(feature = "websocket") }),
         options: None,
         sends: |global| {

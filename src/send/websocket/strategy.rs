@@ -18,7 +18,7 @@ use super::session::{Keepalive, Reply, Session};
 use crate::batch::Payload;
 use crate::config::Global;
 use crate::send::client::Redactor;
-use crate::send::{Outcome, SendError, Strategy};
+use crate::send::{Outcome, Probe, SendError, Strategy};
 
 /// The subprotocol that is offered: the version of what `docs/strategies.md` describes.
 pub const PROTOCOL: &str = "log-agent.v1";
@@ -35,6 +35,8 @@ pub(super) fn new(global: &Global) -> Result<Arc<dyn Strategy>, SendError> {
 /// Sends batches as frames of a WebSocket.
 #[derive(Debug)]
 pub struct WebSocketStrategy {
+    /// For messages, without secrets.
+    end_point: String,
     handshake: Handshake,
     redactor: Redactor,
     timeout: Duration,
@@ -65,6 +67,7 @@ impl WebSocketStrategy {
         let handshake = Handshake::new(global)?;
         let redactor = handshake.redactor(global);
         Ok(Self {
+            end_point: global.end_point.to_string(),
             handshake,
             redactor,
             timeout: global.timeout,
@@ -210,6 +213,22 @@ impl WebSocketStrategy {
 impl Strategy for WebSocketStrategy {
     fn send<'a>(&'a self, payload: &'a Payload) -> BoxFuture<'a, Outcome> {
         Box::pin(self.send_once(payload))
+    }
+
+    /// Makes a connection of its own and ends it: the handshake is all that is asked.
+    fn probe(&self) -> BoxFuture<'_, Vec<Probe>> {
+        Box::pin(async {
+            let connect = self.handshake.connect(&self.redactor);
+            let found = match tokio::time::timeout(self.timeout, connect).await {
+                Ok(Ok(socket)) => {
+                    drop(socket);
+                    Ok(format!("takes the handshake of {PROTOCOL}"))
+                }
+                Ok(Err(failure)) => Err(self.redactor.clean(failure.into_reason())),
+                Err(_elapsed) => Err(format!("no answer within {} s", self.timeout.as_secs_f64())),
+            };
+            vec![Probe { end_point: self.end_point.clone(), found }]
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

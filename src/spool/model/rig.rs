@@ -15,7 +15,7 @@ use crate::event::{
     EventBlock, FileIdentity, FileOffset, FrameDraft, FrameSink as _, SkipReason, Skips, SourceName,
     Timestamp, Witness,
 };
-use crate::payload::JsonEncoder;
+use crate::payload::Encoder;
 use crate::retry::Ready;
 use crate::spool::files::SourceBytes;
 use crate::spool::storage::sim::Sim;
@@ -345,7 +345,7 @@ impl Rig {
         let batches = self.running().spool.batches();
         match batches.read(batch) {
             Ok(read) => {
-                let encoder = JsonEncoder::new(&read.agent_name);
+                let encoder = Encoder::new(&read.profile.1);
                 let payload = aggregate::encode(&encoder, batch, read.spool_id, &read.content);
                 self.server.take(&payload);
                 self.promise();

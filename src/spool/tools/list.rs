@@ -8,6 +8,7 @@ use super::look::Look;
 use super::{Progress, ToolError};
 use crate::batch::BatchId;
 use crate::event::{Position, SegmentId};
+use crate::payload::Profile;
 use crate::spool::beside::Agent;
 use crate::spool::content;
 use crate::spool::ledger::Books;
@@ -165,7 +166,8 @@ fn row(look: &Look, id: BatchId, reader: &mut FrameReader) -> Result<BatchRow, T
 pub(super) fn idempotency_key(look: &Look, id: BatchId) -> String {
     let spool_id =
         look.log.find(id.first).map_or_else(String::new, |(_, extent)| extent.spool_id.to_string());
-    format!("{spool_id}-{id}")
+    let profile = look.books().and_then(|books| books.profile_of(id));
+    format!("{spool_id}-{id}{}", profile.map(Profile::key_suffix).unwrap_or_default())
 }
 
 /// Whether some of the positions from `first` to before `end` may still have to be delivered, by the ledger.

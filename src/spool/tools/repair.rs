@@ -137,7 +137,7 @@ fn settle(options: &SpoolOptions, lock: &Arc<Lock>, before: &Checked) -> Result<
 /// be cut: payloads have it.
 fn cut_until(mut cutter: Cutter, end: Position) -> Result<(), ToolError> {
     let mut from = cutter.reader.next_position();
-    while from < end && !cutter.agent_name.is_empty() {
+    while from < end && !cutter.profile.agent_name.is_empty() {
         let mut slab = Slab::new(from);
         while slab.cut.cursor < end && slab.cut.batches.len() < GROUP_MAX {
             let step = cutter.reader.step().map_err(io_error(&cutter.log.disk.segments()))?;

@@ -48,11 +48,15 @@ impl FromStr for Wanted {
     }
 }
 
-/// `1001-1050`, `1001-1050.0-25`, or either behind a spool id, in quotes or not.
+/// `1001-1050`, `1001-1050.0-25`, or either behind a spool id and before the name of a profile, in quotes or not.
 fn batch(text: &str) -> Option<BatchId> {
     let text = text.trim_matches('"');
     let text = match text.split_once('-') {
         Some((id, rest)) if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => rest,
+        _ => text,
+    };
+    let text = match text.rsplit_once('-') {
+        Some((range, profile)) if is_profile(range, profile) => range,
         _ => text,
     };
     let (positions, part) = match text.split_once('.') {
@@ -65,6 +69,12 @@ fn batch(text: &str) -> Option<BatchId> {
     let (first, last) = positions.split_once('-')?;
     let (first, last) = (Position(first.parse().ok()?), Position(last.parse().ok()?));
     (first <= last).then_some(BatchId { first, last, part })
+}
+
+/// Whether what stands behind the last dash of a key names a profile, and is not the end of the range before it.
+fn is_profile(range: &str, text: &str) -> bool {
+    let last = range.rsplit_once('.').map_or(range, |(_, part)| part);
+    last.contains('-') && text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// What was found.
@@ -328,10 +338,13 @@ mod tests {
             ("1001-1050", batch(1001, 1050, None)),
             ("7-9.0-2", batch(7, 9, Some(Part { from: 0, to: 2 }))),
             (key, batch(7, 9, Some(Part { from: 0, to: 2 }))),
+            ("7-9-0123456789abcdef", batch(7, 9, None)),
+            ("7-9.0-2-0123456789012345", batch(7, 9, Some(Part { from: 0, to: 2 }))),
+            ("1-1234567890123456", batch(1, 1_234_567_890_123_456, None)),
         ] {
             assert_eq!(text.parse(), Ok(wanted), "{text}");
         }
-        for nonsense in ["", "17", "app", "app:", "@", "9-7", "1-2-3", "1-2.3"] {
+        for nonsense in ["", "17", "app", "app:", "@", "9-7", "1-2-3", "1-2.3", "1-0123456789abcdef"] {
             assert!(nonsense.parse::<Wanted>().is_err(), "{nonsense}");
         }
     }

@@ -37,6 +37,7 @@ mod inject;
 mod load;
 mod oracle;
 mod process;
+mod receiver;
 mod scene;
 #[cfg(feature = "websocket")]
 mod socket;
@@ -56,7 +57,7 @@ pub use clock::Clock;
 pub use collector::{Collector, Stats, Stored};
 pub use disk::{Disk, FileSystem};
 pub use faults::{Fault, FaultProxy, Received};
-pub use http::{Answer, exchange, get, post};
+pub use http::{Answer, Message, exchange, get, post};
 pub use inject::{Injection, Place, ShortWrites};
 pub use load::{Load, Rhythm};
 pub use oracle::{
@@ -64,6 +65,7 @@ pub use oracle::{
     assert_resends_identical, assert_stored_once, await_delivery,
 };
 pub use process::{Process, log_agent};
+pub use receiver::{Receiver, Reply};
 pub use scene::{ConfigBuilder, Scene};
 pub use status::{assert_all_is_acknowledged, spool_status, spool_status_with};
 pub use tls::{Authority, ServerTls};

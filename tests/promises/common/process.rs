@@ -16,6 +16,10 @@ const SHOWN_BYTES: usize = 8 << 10;
 pub fn log_agent() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_log-agent"));
     command.env("RUST_LOG", "info").env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+    // A proxy of the machine is none of the tests'.
+    for proxy in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+        command.env_remove(proxy);
+    }
     command
 }
 

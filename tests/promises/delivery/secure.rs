@@ -1,11 +1,13 @@
 //! TLS with certificates of one's own, and secrets that arrive and are never shown.
 
+use std::sync::{Arc, Mutex};
+
 use rustix::process::Signal;
 
 use super::quick;
 use crate::common::{
-    Agent, Authority, Collector, Fault, FaultProxy, Scene, Writer, assert_delivered_exactly_once,
-    await_delivery,
+    Agent, Authority, Collector, Fault, FaultProxy, PATIENCE, Receiver, Reply, Scene, Writer,
+    assert_delivered_exactly_once, await_delivery, wait_for,
 };
 
 #[test]
@@ -137,6 +139,64 @@ fn secrets_arrive_and_are_never_shown() {
         assert!(messages.contains("TRACE"), "it was not asked for everything it would say");
         for secret in [TOKEN, BASIC, PASSWORD, HEADER] {
             let shown = messages.lines().find(|line| line.contains(secret));
+            assert_eq!(shown, None, "a secret was shown");
+        }
+    }
+}
+
+#[test]
+fn a_proxy_of_the_configuration_or_of_the_environment_is_used_and_its_password_never_shown() {
+    const EVERYTHING: &str = "trace,hyper=trace,hyper_util=trace,reqwest=trace";
+    const PASSWORD: &str = "pr0xy/s3cret";
+    /// The same as a part of a URL.
+    const ENCODED: &str = "pr0xy%2Fs3cret";
+    /// base64 of `carol:pr0xy/s3cret`.
+    const SENT: &str = "Y2Fyb2w6cHIweHkvczNjcmV0";
+    for by_configuration in [true, false] {
+        let scene = Scene::new("a_proxy_of_the_configuration_or_of_the_environment_is_used");
+        let (seen, mut count) = (Arc::new(Mutex::new(Vec::new())), 0);
+        let requests = Arc::clone(&seen);
+        let proxy = Receiver::start(move |request| {
+            count += 1;
+            requests.lock().unwrap().push(request.clone());
+            match count {
+                1 => Reply::Answer(407, format!("not with {PASSWORD}")),
+                2 => Reply::Answer(400, format!("no {PASSWORD} {SENT}")),
+                _ => Reply::Answer(200, String::new()),
+            }
+        });
+        let config = quick(&scene, "http://logs.example.invalid/in".into()).global("max_batch_size", 1);
+        let config = if by_configuration {
+            let config = config.table("proxy", "url", proxy.url("/")).table("proxy", "user", "carol");
+            config.table("proxy", "password", PASSWORD)
+        } else {
+            config
+        };
+        config.write();
+        Writer::new(&scene, "app", "logs/app.log").append(3);
+        let url = proxy.url("/").replace("http://", &format!("http://carol:{ENCODED}@"));
+        let agent = Agent::start_with(&scene, |command| {
+            command.env("RUST_LOG", EVERYTHING);
+            if !by_configuration {
+                command.env("http_proxy", url);
+            }
+        });
+        agent.await_said("set user and password in [global.proxy]");
+        // What a person has to mend is tried again slowly, but for a reload.
+        agent.signal(Signal::HUP);
+        wait_for(PATIENCE, "two lines are delivered and one is a dead letter", || {
+            seen.lock().unwrap().len() >= 4 && agent.said().contains("moved to the dead letters")
+        });
+        assert_eq!(agent.stop(), Some(0));
+        for request in seen.lock().unwrap().iter() {
+            assert_eq!(request.start_line, "POST http://logs.example.invalid/in HTTP/1.1");
+            assert_eq!(request.header("proxy-authorization"), Some(format!("Basic {SENT}").as_str()));
+        }
+        let messages = std::fs::read_to_string(Agent::stderr_path(&scene)).unwrap();
+        let letters = super::refusals::dead_letters(&scene);
+        assert!(messages.contains("TRACE") && letters.contains("(secret)"), "{letters}");
+        for secret in [PASSWORD, SENT, ENCODED] {
+            let shown = messages.lines().chain(letters.lines()).find(|line| line.contains(secret));
             assert_eq!(shown, None, "a secret was shown");
         }
     }
