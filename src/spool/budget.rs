@@ -2,6 +2,8 @@
 //!
 //! Invariants:
 //! - Asked before every write; a write that was granted may exceed the budget by one group at most.
+//! - Half of the budget is for segments, whatever the ledger takes: its file is half a mebibyte at least and may be
+//!   larger than a small budget, and lines that have no room would wait for ever.
 //! - The file system's free space is looked at when enough was written since, or time has passed, not at every write.
 
 use std::time::{Duration, Instant};
@@ -69,7 +71,8 @@ impl Budget {
         if stale || self.granted >= LOOK_EVERY_BYTES {
             self.look(log, now);
         }
-        let used = log.bytes().saturating_add(self.beside);
+        let beside = self.beside.min(self.max_bytes / 2);
+        let used = log.bytes().saturating_add(beside);
         if used.saturating_add(bytes) > self.max_bytes {
             return Room::Full { why: format!("max_spool_bytes = {} is used up", self.max_bytes) };
         }

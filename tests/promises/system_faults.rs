@@ -2,10 +2,13 @@
 //! that are scarce. Whatever it was, once it is over every line has arrived once, without anybody's help.
 
 mod calls;
+mod clocks;
+mod full;
 mod kills;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,10 +17,10 @@ use memchr::memmem;
 use serde_json::Value;
 
 use crate::common::{
-    Agent, Collector, ConfigBuilder, Fault, FaultProxy, Injection, PATIENCE, Scene, Stored, Writer,
-    assert_accounts_agree, assert_all_is_acknowledged, assert_batches_keep_their_boundaries,
-    assert_delivered_exactly_once, assert_resends_identical, await_delivery, log_agent, skip, spool_status,
-    wait_for,
+    Agent, Collector, ConfigBuilder, Disk, Fault, FaultProxy, FileSystem, Injection, PATIENCE, Scene, Stored,
+    Writer, assert_accounts_agree, assert_all_is_acknowledged, assert_batches_keep_their_boundaries,
+    assert_delivered_exactly_once, assert_resends_identical, await_delivery, log_agent, skip,
+    spool_status_with, wait_for,
 };
 
 /// An agent is up within this time, whatever its spool looks like.
@@ -35,6 +38,8 @@ struct Trial {
     refused: Option<Writer>,
     proxy: FaultProxy,
     collector: Collector,
+    /// What the spool is on, where that is a disk of its own.
+    disk: Option<Disk>,
     scene: Scene,
 }
 
@@ -43,12 +48,27 @@ impl Trial {
     const REFUSED: &str = "bad:logs.bad.log ";
 
     fn new(test: &str) -> Self {
-        let scene = Scene::new(test);
+        Self::at(Scene::new(test), None)
+    }
+
+    fn at(scene: Scene, disk: Option<Disk>) -> Self {
         let collector = Collector::start(&scene);
         let proxy = FaultProxy::before(&collector);
         let writers =
             vec![Writer::new(&scene, "app", "logs/app.log"), Writer::new(&scene, "web", "logs/web.log")];
-        Self { writers, refused: None, proxy, collector, scene }
+        Self { writers, refused: None, proxy, collector, disk, scene }
+    }
+
+    /// One whose spool is on a disk of this kind; none where there can be no such disk.
+    fn on_disk(test: &str, kind: FileSystem) -> Option<Self> {
+        let scene = Scene::new(test).with_spool_in("disk/spool");
+        match Disk::impossible(kind).map_or_else(|| Disk::mount(&scene, kind), Err) {
+            Ok(disk) => Some(Self::at(scene, Some(disk))),
+            Err(reason) => {
+                skip(test, &reason);
+                None
+            }
+        }
     }
 
     /// One that needs calls to be injected; none where that cannot be.
@@ -81,7 +101,35 @@ impl Trial {
     }
 
     fn start_with(&self, change: impl FnOnce(&mut Command)) -> Agent {
-        Agent::start_with(&self.scene, change)
+        Agent::start_with(&self.scene, |command| {
+            change(command);
+            self.inside(command);
+        })
+    }
+
+    /// Lets `command` see the spool.
+    fn inside(&self, command: &mut Command) {
+        if let Some(disk) = &self.disk {
+            disk.inside(command);
+        }
+    }
+
+    /// The path by which the test sees the spool.
+    fn spool(&self) -> PathBuf {
+        let dir = self.scene.spool_dir();
+        self.disk.as_ref().map_or_else(|| dir.clone(), |disk| disk.seen(&dir))
+    }
+
+    /// How many events are in the spool's count.
+    fn spooled(&self) -> u64 {
+        inspect::spooled(&self.spool()).unwrap_or(0)
+    }
+
+    /// Waits until every line was read.
+    #[track_caller]
+    fn await_read(&self) {
+        let written = self.written();
+        wait_for(PATIENCE, "every line is in the spool", || self.spooled() >= written);
     }
 
     /// Appends lines to every file, and a few to the one whose lines are refused.
@@ -136,6 +184,23 @@ impl Trial {
         assert_eq!(agent.stop(), Some(0));
     }
 
+    /// What the spool says of itself. No agent runs.
+    #[track_caller]
+    fn status(&self) -> Value {
+        spool_status_with(&self.scene, |command| self.inside(command))
+    }
+
+    /// What `spool verify` finds wrong.
+    fn wrong(&self) -> Option<String> {
+        let mut command = log_agent();
+        command.args(["spool", "verify", "--spool-dir"]).arg(self.scene.spool_dir());
+        self.inside(&mut command);
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let told = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        (output.status.code() != Some(0)).then_some(told)
+    }
+
     fn writers(&self) -> Vec<&Writer> {
         self.writers.iter().collect()
     }
@@ -150,8 +215,8 @@ impl Trial {
         let requests = self.proxy.requests();
         assert_resends_identical(&requests);
         assert_batches_keep_their_boundaries(&requests);
-        assert_eq!(wrong(&self.scene), None);
-        let mut status = spool_status(&self.scene);
+        assert_eq!(self.wrong(), None);
+        let mut status = self.status();
         let sources = status["sources"].as_array_mut().unwrap();
         if let Some(refused) = &self.refused {
             let at = sources.iter().position(|source| source["source"] == refused.source()).unwrap();
@@ -162,15 +227,6 @@ impl Trial {
         assert_all_is_acknowledged(&status, &writers);
         status
     }
-}
-
-/// What `spool verify` finds wrong.
-fn wrong(scene: &Scene) -> Option<String> {
-    let output =
-        log_agent().args(["spool", "verify", "--spool-dir"]).arg(scene.spool_dir()).output().unwrap();
-    let told =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    (output.status.code() != Some(0)).then_some(told)
 }
 
 /// The events that arrived after later ones of their source.

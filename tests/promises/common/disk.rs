@@ -122,6 +122,10 @@ impl Disk {
         self.attach().unwrap();
     }
 
+    pub fn kind(&self) -> FileSystem {
+        self.kind
+    }
+
     /// The path by which the test itself sees what is at `path` for those that run in it.
     pub fn seen(&self, path: &Path) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.keeper.id()));

@@ -187,5 +187,5 @@ fn a_write_that_did_not_happen_is_found() {
     assert_eq!(agent.stop(), Some(0));
     assert_eq!(injection.hits(&trial.scene, pid), 1);
     assert!(!trial.missing().is_empty(), "nothing is missing: the tests above would not see a loss");
-    assert!(wrong(&trial.scene).is_some(), "nothing is wrong: the tests above would not see damage");
+    assert!(trial.wrong().is_some(), "nothing is wrong: the tests above would not see damage");
 }

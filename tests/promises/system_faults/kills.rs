@@ -93,10 +93,7 @@ fn a_kill_that_takes_a_durable_byte_along_is_found() {
     for _ in 0..PORTIONS {
         trial.append(20);
         let written = trial.written();
-        wait_for(PATIENCE, "the kill", || {
-            inspect::spooled(&trial.scene.spool_dir()).is_ok_and(|spooled| spooled >= written)
-                || !agent.is_running()
-        });
+        wait_for(PATIENCE, "the kill", || trial.spooled() >= written || !agent.is_running());
     }
     assert_eq!(agent.wait(), None);
     let segments = trial.scene.spool_dir().join("segments");
