@@ -37,6 +37,7 @@ mod load;
 mod oracle;
 mod process;
 mod scene;
+mod shutdown;
 #[cfg(feature = "websocket")]
 mod socket;
 mod status;
