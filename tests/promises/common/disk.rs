@@ -105,7 +105,7 @@ impl Disk {
     pub fn cut_power(&self) {
         // What the keeper sees at the path, also from outside its namespace.
         let seen = format!("/proc/{}/root{}", self.keeper.id(), self.mount.display());
-        shutdown::shut_down(&File::open(seen).unwrap()).unwrap();
+        shutdown::shut_down(File::open(seen).unwrap()).unwrap();
     }
 
     /// Mounts what is left after a cut. Nobody may use the disk any more.

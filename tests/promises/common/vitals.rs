@@ -14,6 +14,8 @@ struct Sample {
     spool_bytes: f64,
 }
 
+type Kind = (&'static str, fn(&Sample) -> f64, f64);
+
 /// What was sampled of the agents of a test, one after the other.
 #[derive(Debug)]
 pub struct Vitals {
@@ -72,7 +74,7 @@ impl Vitals {
     }
 
     /// What is sampled: its name, how it is read, and what it may differ by for no reason.
-    const KINDS: [(&'static str, fn(&Sample) -> f64, f64); 3] = [
+    const KINDS: [Kind; 3] = [
         ("memory in KiB", |sample| sample.rss_kib, 8_192.0),
         ("descriptors", |sample| sample.fds, 12.0),
         ("spool in bytes", |sample| sample.spool_bytes, 8_388_608.0),
