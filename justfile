@@ -35,8 +35,10 @@ bench-scale:
 
 # Power cuts, damaged bytes and random crashes for longer than CI has time for.
 faults-long:
-    LOG_AGENT_TEST_POWER_CUTS=50 cargo test --locked --test promises -- durability
+    LOG_AGENT_TEST_POWER_CUTS=300 cargo test --locked --test promises -- durability
     LOG_AGENT_TEST_ALL=1 LOG_AGENT_TEST_CASES=1000 cargo test --locked --lib -- spool::
+    LOG_AGENT_TEST_CASES=10000 cargo test --locked --lib -- fuzzing::
+    just fuzz 60
 
 # Deaths, a failing server and rotations at random for so many minutes, with a table of what it took at the end.
 soak minutes="30":

@@ -290,6 +290,49 @@ fn is_earlier(books: &ledger::Books, later: &ledger::Books) -> bool {
         && (books.mark == later.mark || books.mark.position < later.mark.position)
 }
 
+/// A tree of several pages is read piece by piece, long after it was opened.
+#[test]
+fn a_flipped_byte_of_a_large_ledger_is_an_error_or_an_earlier_state() {
+    in_a_process_of_its_own("a_flipped_byte_of_a_large_ledger_is_an_error_or_an_earlier_state", || {
+        let root = tempfile::tempdir().unwrap();
+        let (disk, path) = (Disk::new(root.path()), root.path().join("ledger"));
+        let books = large_books();
+        drop(ledger::Ledger::create(&disk, &path, SyncMode::Os, &books).unwrap());
+        // A second life leaves a snapshot behind, from which the pages are found.
+        drop(ledger::Ledger::open(&disk, &path, SyncMode::Os).unwrap());
+        for name in Disk::list(&path).unwrap().into_iter().filter(|name| path.join(name).is_file()) {
+            let bytes = std::fs::read(path.join(&name)).unwrap();
+            let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+            for at in places(written.len(), written.len().div_ceil(60)).map(|at| written[at]) {
+                let copy = tempfile::tempdir().unwrap();
+                disk::copy_dir(&path, copy.path()).unwrap();
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 0x10;
+                std::fs::write(copy.path().join(&name), damaged).unwrap();
+                println!("{}, byte {at} of {}", name.display(), bytes.len());
+                let opened = ledger::Ledger::open(&disk, copy.path(), SyncMode::Os);
+                match opened.and_then(|ledger| ledger.read()) {
+                    Ok(Some(read)) => assert!(read == books, "{:?}", read.cursor),
+                    Ok(None) | Err(_) => {}
+                }
+                assert_eq!(*PANICS.lock().unwrap(), Vec::<String>::new());
+            }
+        }
+    });
+}
+
+fn large_books() -> ledger::Books {
+    let id = SpoolId([7; 16]);
+    let meta = ledger::Meta { lineage: id, spool_id: id, unsynced_boot: [0; 16] };
+    let mut books = ledger::Books::new(meta, Position(1_000_000));
+    for number in 0..3000_u64 {
+        let name = crate::event::SourceName::from(&*format!("source {number:05}"));
+        let account = Account { acknowledged: number, ..Account::default() };
+        books.sources.insert(name, ledger::SourceRecord { cut: number, account });
+    }
+    books
+}
+
 #[test]
 fn a_flipped_byte_of_the_dead_letters_costs_the_letter_that_it_is_in() {
     in_a_process_of_its_own("a_flipped_byte_of_the_dead_letters_costs_the_letter_that_it_is_in", || {

@@ -230,7 +230,7 @@ impl FrameHeader {
         let source_len = usize::from(fields.source_len);
         let path_len = usize::from(fields.path_len);
         let extra_len = usize::try_from(fields.extra_len).unwrap_or(usize::MAX);
-        if extra_len > EXTRA_MAX {
+        if source_len > SourceName::MAX_BYTES || extra_len > EXTRA_MAX {
             return Err(FrameError::Unknown);
         }
         let behind = rest.get(..source_len + path_len + extra_len).ok_or(FrameError::Short)?;
@@ -516,6 +516,19 @@ pub(super) mod tests {
             prop_assert!(FrameHeader::decode(&framed, SegmentId(segment)).is_err());
             let _ = FrameHeader::decode(&bytes, SegmentId(segment));
         }
+    }
+
+    #[test]
+    fn a_source_name_that_is_longer_than_any_is_not_valid() {
+        let mut bytes = Vec::new();
+        let mut header = FrameHeader::bare(FrameKind::Events, SegmentId(1), Position(1), b"");
+        header.checkpoint.source = SourceName::from(&*"s".repeat(255));
+        header.checkpoint.path = PathBuf::from("path");
+        header.encode(&mut bytes);
+        // A byte of the path becomes one of the source.
+        bytes[8..12].copy_from_slice(&[0, 1, 3, 0]);
+        crate::spool::fuzzing::seal_frame(&mut bytes);
+        assert_eq!(FrameHeader::decode(&bytes, SegmentId(1)), Err(FrameError::Unknown));
     }
 
     /// A header whose records are these bytes.

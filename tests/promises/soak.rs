@@ -260,7 +260,7 @@ fn whatever_breaks_meanwhile_every_line_is_stored_once_and_nothing_grows() {
         for _ in 0..ROUNDS {
             soak.round(kills);
         }
-        soak.come_to_rest(cycle % CYCLES_PER_ORACLE == 0 || !goes_on(&soak));
+        soak.come_to_rest(cycle.is_multiple_of(CYCLES_PER_ORACLE) || !goes_on(&soak));
     }
     assert_eq!(soak.agent.take().unwrap().stop(), Some(0));
     let writers: Vec<&Writer> = soak.writers.iter().collect();

@@ -25,6 +25,10 @@ impl Rhythm {
     /// About a thousand lines a second.
     pub const BRISK: Self =
         Self { lines_max: 24, pause_max: Duration::from_millis(25), lines_in_all: u64::MAX };
+    /// About two hundred lines a second, in as many writes as [`Rhythm::BRISK`] makes: for runs of many rounds, whose
+    /// lines are all read back.
+    pub const STEADY: Self =
+        Self { lines_max: 5, pause_max: Duration::from_millis(25), lines_in_all: u64::MAX };
     /// A line now and then.
     pub const SLOW: Self =
         Self { lines_max: 2, pause_max: Duration::from_millis(120), lines_in_all: u64::MAX };
@@ -48,6 +52,8 @@ struct Shared {
     /// Rotations that were asked for and not done yet.
     rotations: AtomicU64,
     written: AtomicU64,
+    /// Lines are written without a pause.
+    hurry: AtomicBool,
 }
 
 impl Load {
@@ -65,6 +71,11 @@ impl Load {
     /// Rotates by rename and create between two of the next writes.
     pub fn rotate(&self) {
         self.shared.rotations.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Writes as fast as it can, or in its rhythm again.
+    pub fn hurry(&self, hurry: bool) {
+        self.shared.hurry.store(hurry, Ordering::SeqCst);
     }
 
     /// How many lines are complete.
@@ -94,6 +105,7 @@ fn write(mut writer: Writer, rhythm: Rhythm, mut rng: SmallRng, shared: &Shared)
         move || std::thread::sleep(rhythm.pause_max.mul_f64(rng.random()))
     };
     while !shared.stop.load(Ordering::SeqCst) {
+        let hurry = shared.hurry.load(Ordering::SeqCst);
         if shared.rotations.load(Ordering::SeqCst) > 0 {
             shared.rotations.fetch_sub(1, Ordering::SeqCst);
             writer.rotate();
@@ -108,7 +120,9 @@ fn write(mut writer: Writer, rhythm: Rhythm, mut rng: SmallRng, shared: &Shared)
             }
         }
         shared.written.store(writer.count(), Ordering::SeqCst);
-        pause();
+        if !hurry {
+            pause();
+        }
     }
     writer
 }

@@ -39,6 +39,7 @@ mod oracle;
 mod process;
 mod receiver;
 mod scene;
+mod shutdown;
 #[cfg(feature = "websocket")]
 mod socket;
 mod status;

@@ -11,8 +11,11 @@ struct Sample {
     at: f64,
     rss_kib: f64,
     fds: f64,
-    spool_bytes: f64,
+    segment_bytes: f64,
+    ledger_bytes: f64,
 }
+
+type Kind = (&'static str, fn(&Sample) -> f64, f64);
 
 /// What was sampled of the agents of a test, one after the other.
 #[derive(Debug)]
@@ -50,7 +53,8 @@ impl Vitals {
             at: self.begun.elapsed().as_secs_f64(),
             rss_kib: rss,
             fds: fds.count() as f64,
-            spool_bytes: bytes_below(spool) as f64,
+            segment_bytes: bytes_below(&spool.join("segments")) as f64,
+            ledger_bytes: bytes_below(&spool.join("ledger")) as f64,
         });
     }
 
@@ -72,10 +76,12 @@ impl Vitals {
     }
 
     /// What is sampled: its name, how it is read, and what it may differ by for no reason.
-    const KINDS: [(&'static str, fn(&Sample) -> f64, f64); 3] = [
+    const KINDS: [Kind; 4] = [
         ("memory in KiB", |sample| sample.rss_kib, 8_192.0),
         ("descriptors", |sample| sample.fds, 12.0),
-        ("spool in bytes", |sample| sample.spool_bytes, 8_388_608.0),
+        ("segments in bytes", |sample| sample.segment_bytes, 8_388_608.0),
+        // The database's file grows up to 64 MiB before it is written anew.
+        ("ledger in bytes", |sample| sample.ledger_bytes, 75_497_472.0),
     ];
 }
 
@@ -117,7 +123,13 @@ fn bytes_below(dir: &Path) -> u64 {
 fn what_grows_is_noticed() {
     let mut vitals = Vitals::new();
     let mut growth = |rss_kib: fn(f64) -> f64| {
-        let sample = |second| Sample { at: second, rss_kib: rss_kib(second), fds: 30.0, spool_bytes: 1e6 };
+        let sample = |second| Sample {
+            at: second,
+            rss_kib: rss_kib(second),
+            fds: 30.0,
+            segment_bytes: 1e6,
+            ledger_bytes: 1e6,
+        };
         vitals.samples = (0..600).map(|second| sample(f64::from(second))).collect();
         (vitals.growth(&[]).len(), vitals.to_string())
     };

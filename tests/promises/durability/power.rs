@@ -67,6 +67,11 @@ impl Machine {
     /// Cuts the power while the agent runs, and boots again.
     fn lose_power(&mut self, agent: Agent) {
         self.disk.cut_power();
+        self.boot_again(agent);
+    }
+
+    /// The same, once the power was cut.
+    fn boot_again(&mut self, agent: Agent) {
         agent.kill();
         self.disk.come_back();
         self.boot();
@@ -113,23 +118,33 @@ impl Run {
             _ => Fault::Pass,
         });
         let load = |source, path| {
-            Load::start(&scene, Writer::new(&scene, source, path), Rhythm::BRISK.up_to(50_000))
+            Load::start(&scene, Writer::new(&scene, source, path), Rhythm::STEADY.up_to(50_000))
         };
         let loads =
             [load("app", "logs/app.log"), load("web", "logs/web/a.log"), load("web", "logs/web/b.log")];
 
         let mut rng = scene.rng("cuts");
         let mut agent = machine.start_agent(&scene);
-        for _ in 0..cuts() {
-            std::thread::sleep(Duration::from_millis(rng.random_range(30..500)));
+        // Without syncs a few are enough to show what they take.
+        let cuts = if sync == "group" { cuts() } else { CUTS };
+        for cut in 0..cuts {
+            std::thread::sleep(Duration::from_millis(rng.random_range(30..350)));
             if rng.random_ratio(1, 4) {
                 // A process that was killed just before leaves the disk to write what it wants.
                 agent.kill();
                 agent = machine.start_agent(&scene);
                 std::thread::sleep(Duration::from_millis(rng.random_range(0..50)));
             }
-            machine.lose_power(agent);
-            if sync == "group" {
+            // In every third round the cut comes while frames are written and synced one after the other.
+            let hurry = rng.random_ratio(1, 3);
+            if hurry {
+                loads.iter().for_each(|load| load.hurry(true));
+                std::thread::sleep(Duration::from_millis(rng.random_range(5..40)));
+            }
+            machine.disk.cut_power();
+            loads.iter().for_each(|load| load.hurry(false));
+            machine.boot_again(agent);
+            if sync == "group" && cut % 4 == 0 {
                 machine.spool_status(&scene);
             }
             agent = machine.start_agent(&scene);
@@ -158,6 +173,8 @@ fn power_cuts_lose_nothing(test: &str, kind: FileSystem) {
     let status = run.machine.spool_status(&run.scene);
     assert_eq!(set_aside(&messages), Vec::<&str>::new(), "{status:#}");
     assert_all_is_acknowledged(&status, &run.writers.iter().collect::<Vec<_>>());
+    let lines: u64 = run.writers.iter().map(Writer::count).sum();
+    println!("{} cuts, {lines} lines, {} requests", run.machine.boots - 1, run.proxy.request_count());
     let agent = run.machine.start_agent(&run.scene);
     assert!(agent.said().contains(" resent=0"), "batches are left");
     assert_eq!(agent.stop(), Some(0));
