@@ -37,6 +37,7 @@ pub(super) const RESPONSE_KEPT_BYTES: usize = 4 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Versions {
     /// HTTP/1.1, which a handshake that changes protocols needs.
+    #[cfg(feature = "websocket")]
     Http1,
     /// HTTP/2 where the server offers it in its TLS handshake, otherwise HTTP/1.1.
     Any,
@@ -62,6 +63,7 @@ pub(super) fn client(
         .pool_max_idle_per_host(idle_connections_max)
         .timeout(global.timeout);
     let builder = match versions {
+        #[cfg(feature = "websocket")]
         Versions::Http1 => builder.http1_only(),
         // All requests share one connection, so one that is dead without a word has to be found by asking.
         Versions::Any => builder
