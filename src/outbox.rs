@@ -118,6 +118,10 @@ mod tests {
             }
         }
 
+        // Only what is in use is kept.
+        let kept = crate::spool::tests::profiles(root.path());
+        assert_eq!(kept.len(), 2, "{kept:?}");
+
         // A part of such a batch goes on with its key, and one that is cut now has none of it.
         let (spool, _) = open(root.path(), profile(Format::Raw, "f"));
         let halves = spool.batches().bisect(ids[1]).unwrap();

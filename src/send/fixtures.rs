@@ -114,6 +114,16 @@ impl Authority {
 
     /// What a server needs that has a certificate of this authority and asks for one of `clients` where given.
     pub(super) fn acceptor(&self, params: CertificateParams, clients: Option<&Self>) -> TlsAcceptor {
+        self.acceptor_offering(&[], params, clients)
+    }
+
+    /// The same, with these protocols offered in the handshake.
+    pub(super) fn acceptor_offering(
+        &self,
+        protocols: &[&[u8]],
+        params: CertificateParams,
+        clients: Option<&Self>,
+    ) -> TlsAcceptor {
         let (_, certificate, key) = self.issue(params);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -129,7 +139,8 @@ impl Authority {
                 builder.with_client_cert_verifier(verifier.build().unwrap())
             }
         };
-        let config = builder.with_single_cert(vec![certificate], key).unwrap();
+        let mut config = builder.with_single_cert(vec![certificate], key).unwrap();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Arc::new(config).into()
     }
 }

@@ -136,51 +136,6 @@ impl Books {
         }
     }
 
-    /// The number of `profile`, which is entered where it is new.
-    pub(super) fn enter_profile(&mut self, profile: &Profile, changes: &mut Changes) -> u32 {
-        if let Some((number, _)) = self.profiles.iter().find(|(_, known)| *known == profile) {
-            return *number;
-        }
-        let number = self.profiles.keys().next_back().map_or(0, |last| last.saturating_add(1));
-        changes.profile(number, profile);
-        self.profiles.insert(number, profile.clone());
-        number
-    }
-
-    /// What `batch`, one that is not acknowledged, is encoded under.
-    pub(super) fn profile_of(&self, batch: BatchId) -> Option<&Profile> {
-        let has = |group: &&Group| group.batches.iter().any(|record| record.id == batch);
-        self.profiles.get(&self.groups.values().find(has)?.profile)
-    }
-
-    /// Files the batches that have another format than `profile` under it, with keys of their own.
-    pub(super) fn refile(&mut self, profile: &Profile, changes: &mut Changes) {
-        let of_another_format = |books: &Self, group: &Group| {
-            books.profiles.get(&group.profile).is_some_and(|own| own.format != profile.format)
-        };
-        let numbers: Vec<u64> = self
-            .groups
-            .iter()
-            .filter(|(_, group)| of_another_format(self, group))
-            .map(|(number, _)| *number)
-            .collect();
-        if numbers.is_empty() {
-            return;
-        }
-        let rekeyed = self.enter_profile(&Profile { rekeyed: true, ..profile.clone() }, changes);
-        tracing::info!(
-            format = profile.format.name(),
-            groups = numbers.len(),
-            "batches that were cut under another format are sent in the new one, under new keys"
-        );
-        for number in numbers {
-            if let Some(group) = self.groups.get_mut(&number) {
-                group.profile = rekeyed;
-                changes.group(number, group);
-            }
-        }
-    }
-
     /// Every event before this position is acknowledged, dead, dropped or damaged.
     pub(super) fn frontier(&self) -> Position {
         self.batches().map(|record| record.id.first).min().unwrap_or(self.cursor).min(self.cursor)
@@ -259,6 +214,15 @@ impl Changes {
         self.insert(&key(KEY_PROFILE, &number), profile.entry());
         for (source, entry) in profile.source_entries() {
             self.insert(&key(KEY_PROFILE, &[&number[..], source.as_str().as_bytes()].concat()), entry);
+        }
+    }
+
+    /// Takes a profile out, with what sources have of their own in it.
+    pub(super) fn forget_profile(&mut self, number: u32, profile: &Profile) {
+        let number = number.to_be_bytes();
+        self.remove(&key(KEY_PROFILE, &number));
+        for (source, _) in profile.source_entries() {
+            self.remove(&key(KEY_PROFILE, &[&number[..], source.as_str().as_bytes()].concat()));
         }
     }
 

@@ -52,6 +52,7 @@ mod log;
 mod missing;
 #[cfg(test)]
 mod model;
+mod profiles;
 mod queue;
 mod reader;
 mod recovery;
@@ -226,7 +227,7 @@ impl Spool {
         }
         let mut recovered = recovery::recover(&disk, options)?;
         prepare(&mut recovered)?;
-        let profile = enter_profile(&mut recovered, options.profile.as_ref())?;
+        let profile = use_profile(&mut recovered, options.profile.as_ref())?;
         let recovery::Recovered { ledger, books, segments, state, end, totals, next_segment, begin } =
             recovered;
         let log = Arc::new(Log::new(disk.clone(), segments, end));
@@ -354,18 +355,11 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
     std::thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
-/// Finds the number of the profile, entering it durably where it is new. Batches that were cut under another format are
-/// filed under this one in the same step: what they were would mean nothing where batches go to now. They take new keys,
-/// as theirs may have been sent.
-fn enter_profile(recovered: &mut recovery::Recovered, profile: Option<&Profile>) -> Result<u32, SpoolError> {
-    let books = &mut recovered.books;
-    let Some(profile) = profile else {
-        let last = books.profiles.iter().rev().find(|(_, known)| !known.rekeyed);
-        return Ok(last.map_or(0, |(number, _)| *number));
-    };
+/// The number of the profile to cut under, entered durably where it is new.
+fn use_profile(recovered: &mut recovery::Recovered, profile: Option<&Profile>) -> Result<u32, SpoolError> {
+    let Some(profile) = profile else { return Ok(recovered.books.last_profile()) };
     let mut changes = ledger::Changes::default();
-    let number = books.enter_profile(profile, &mut changes);
-    books.refile(profile, &mut changes);
+    let number = recovered.books.use_profile(profile, &mut changes);
     if !changes.is_empty() {
         recovered.ledger.commit(changes)?;
     }

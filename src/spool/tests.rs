@@ -87,6 +87,12 @@ pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// The profiles in the ledger of a spool that is closed.
+pub(crate) fn profiles(dir: &Path) -> Vec<Profile> {
+    let ledger = ledger::Ledger::open(&Disk::new(dir), &Disk::new(dir).ledger(), SyncMode::Group).unwrap();
+    ledger.read().unwrap().unwrap().profiles.into_values().collect()
+}
+
 pub(crate) fn cut(spool: &Spool, batches: &[(u64, u64)]) -> Vec<BatchId> {
     let ids: Vec<_> = batches
         .iter()

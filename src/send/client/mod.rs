@@ -28,7 +28,7 @@ use crate::config::{Auth, Global, Tls};
 
 /// How the agent names itself.
 const USER_AGENT: &str = concat!("log-agent/", env!("CARGO_PKG_VERSION"));
-/// How often an HTTP/2 connection is asked whether it is alive; one that idles is closed after 90 s.
+/// How often an HTTP/2 connection is asked whether it is alive, at the least; one that idles is closed after 90 s.
 const HTTP2_PING_EVERY: Duration = Duration::from_secs(10);
 /// The most of a server's answer that is kept, in bytes.
 pub(super) const RESPONSE_KEPT_BYTES: usize = 4 * 1024;
@@ -37,6 +37,7 @@ pub(super) const RESPONSE_KEPT_BYTES: usize = 4 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Versions {
     /// HTTP/1.1, which a handshake that changes protocols needs.
+    #[cfg(feature = "websocket")]
     Http1,
     /// HTTP/2 where the server offers it in its TLS handshake, otherwise HTTP/1.1.
     Any,
@@ -62,10 +63,11 @@ pub(super) fn client(
         .pool_max_idle_per_host(idle_connections_max)
         .timeout(global.timeout);
     let builder = match versions {
+        #[cfg(feature = "websocket")]
         Versions::Http1 => builder.http1_only(),
         // All requests share one connection, so one that is dead without a word has to be found by asking.
         Versions::Any => builder
-            .http2_keep_alive_interval(HTTP2_PING_EVERY)
+            .http2_keep_alive_interval(HTTP2_PING_EVERY.min(global.timeout))
             .http2_keep_alive_timeout(global.timeout)
             .http2_keep_alive_while_idle(true),
     };

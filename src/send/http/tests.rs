@@ -1,6 +1,7 @@
 //! The HTTP strategy against a server of plain sockets on the loopback, which can misbehave in every way.
 
 mod answers;
+mod http2;
 
 use std::io::Read as _;
 use std::net::SocketAddr;
