@@ -146,7 +146,7 @@ mod tests {
     fn the_reference_has_what_a_strategy_declares() {
         let reference = reference(KNOWN);
         for part in [
-            "| `\"PIGEON\"` | `coo://`, `coos://` | a slip of paper | no | no | basic | `pigeon`, on by default |",
+            "| `\"PIGEON\"` | `coo://`, `coos://` | a slip of paper | json | no | no | basic | `pigeon`, on by default |",
             "### `[global.pigeon]`\n\nHow the birds are kept.\n",
             "| `loft` | `\"roof\"` | ",
         ] {
