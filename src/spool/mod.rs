@@ -368,6 +368,11 @@ impl Cutter {
         self.log.is_closed()
     }
 
+    /// Says that the spool cannot be read at the moment.
+    pub(crate) fn say_unreadable(&self, error: &io::Error) {
+        self.log.say_unreadable(error);
+    }
+
     /// Waits a while, or until no more frames will come. Says whether that is so.
     pub(crate) fn pause(&self, wait: Duration) -> bool {
         self.log.wait_freed(crate::clock::now() + wait);
