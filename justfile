@@ -33,10 +33,11 @@ bench-stages:
 bench-scale:
     cargo bench --bench scale
 
-# Power cuts, damaged bytes and random crashes for longer than CI has time for.
+# Power cuts, damaged bytes, failing calls and crashes, every one of them, for longer than CI has time for.
 faults-long:
     LOG_AGENT_TEST_POWER_CUTS=50 cargo test --locked --test promises -- durability
     LOG_AGENT_TEST_ALL=1 LOG_AGENT_TEST_CASES=1000 cargo test --locked --lib -- spool::
+    LOG_AGENT_TEST_FAULTS=all cargo test --locked --test promises -- --nocapture system_faults
 
 # Random sequences of writes, rotations and deaths for longer than CI has time for.
 tail-long:

@@ -15,8 +15,8 @@
 //! Threads: the *writer* owns the segment that is appended to, the *keeper* owns the ledger. Everything else reads.
 //!
 //! `codec` → `entries`, `frame`, `segment` (pure layouts) → `files` (what frames say of files) → `disk` (the storage
-//! seam) → `log`, `reader`, `ledger` → `writer`, `keeper`, `recovery` → this file, which only wires. `inspect` and `beside`
-//! look from outside; `tools` are what an operator does with a spool.
+//! seam) → `log`, `reader`, `ledger` → `writer`, `keeper`, `recovery` → this file, which only wires. `ledger_watch` wakes a
+//! ledger that waits in vain. `inspect` and `beside` look from outside; `tools` are what an operator does with a spool.
 
 mod adopt;
 mod batches;
