@@ -33,10 +33,13 @@ bench-stages:
 bench-scale:
     cargo bench --bench scale
 
-# Power cuts, damaged bytes and random crashes for longer than CI has time for.
+# Power cuts, damaged bytes, failing calls and crashes, every one of them, for longer than CI has time for.
 faults-long:
     LOG_AGENT_TEST_POWER_CUTS=300 cargo test --locked --test promises -- durability
-    LOG_AGENT_TEST_ALL=1 LOG_AGENT_TEST_CASES=1000 cargo test --locked --lib -- spool::
+    LOG_AGENT_TEST_ALL=1 LOG_AGENT_TEST_CASES=1000 cargo test --locked --lib -- spool:: --skip crash_tests
+    LOG_AGENT_TEST_ALL=1 LOG_AGENT_TEST_CASES=50 cargo test --locked --lib -- spool::crash_tests
+    LOG_AGENT_TEST_STEPS=400 LOG_AGENT_TEST_STRIDE=1 cargo test --locked --test promises -- kill_points
+    LOG_AGENT_TEST_FAULTS=all cargo test --locked --test promises -- --nocapture system_faults
     LOG_AGENT_TEST_CASES=10000 cargo test --locked --lib -- fuzzing::
     just fuzz 60
 

@@ -196,7 +196,7 @@ impl Aggregator {
                 Ok(Step::Missing(missing)) => self.pass_over(&missing),
                 Ok(Step::CaughtUp) => return Ok(true),
                 Err(error) => {
-                    tracing::error!(%error, "the spool cannot be read; delivery waits");
+                    self.cutter.say_unreadable(&error);
                     if self.cutter.pause(RETRY_EVERY) {
                         return Err(End::Stopped);
                     }

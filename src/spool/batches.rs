@@ -188,7 +188,7 @@ impl Batches {
             match read() {
                 Ok(value) => return Ok(value),
                 Err(_) if self.log.is_closed() => return Err(Closed),
-                Err(error) => tracing::error!(%error, "the spool cannot be read; delivery waits"),
+                Err(error) => self.log.say_unreadable(&error),
             }
             self.log.wait_freed(crate::clock::now() + log::RETRY_EVERY);
         }

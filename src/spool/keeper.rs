@@ -18,7 +18,7 @@ use super::log::{self, Log};
 use super::view::{Filed, Shared};
 use crate::batch::{BatchId, SourceRange};
 use crate::config::SyncMode;
-use crate::event::{Position, SourceName};
+use crate::event::{Position, SegmentId, SourceName};
 use crate::telemetry::Repeats;
 
 /// How long acknowledgements alone wait for company.
@@ -186,6 +186,13 @@ pub(super) struct Keeper {
     reserve_tried: Option<Instant>,
     /// The ledger could not be written until the spool was closed: nothing is accepted any more.
     failed: bool,
+    /// Dead letters that could not be written.
+    unwritten: Repeats,
+    /// Segments that could not be unlinked.
+    undeleted: Repeats,
+    /// Segments that are not needed and could not be unlinked, and when that was last tried.
+    stuck: BTreeSet<SegmentId>,
+    stuck_tried: Option<Instant>,
 }
 
 /// What one commit has gathered.
@@ -229,6 +236,10 @@ impl Keeper {
             dropped: VecDeque::new(),
             reserve_tried: None,
             failed: false,
+            unwritten: Repeats::new(SAY_EVERY),
+            undeleted: Repeats::new(SAY_EVERY),
+            stuck: BTreeSet::new(),
+            stuck_tried: None,
         };
         (keeper, KeeperHandle { commands: sender })
     }
@@ -299,7 +310,9 @@ impl Keeper {
                     gathered.answer(reply, true);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "a dead letter could not be written; its batch is kept");
+                    if let Some(more) = self.unwritten.seen() {
+                        tracing::error!(%error, more, "a dead letter could not be written; its batch is kept");
+                    }
                     gathered.answer(reply, false);
                 }
             },
@@ -576,15 +589,32 @@ impl Keeper {
         Ok(())
     }
 
-    fn unlink(&self, frontier: Position) {
-        let finished = self.log.take_finished(frontier);
+    /// Unlinks the segments of which nothing is needed, and again those that could not be unlinked before.
+    fn unlink(&mut self, frontier: Position) {
+        let mut finished = self.log.take_finished(frontier);
+        let now = crate::clock::now();
+        if !self.stuck.is_empty()
+            && self.stuck_tried.is_none_or(|tried| now.duration_since(tried) >= RETRY_EVERY)
+        {
+            self.stuck_tried = Some(now);
+            finished.extend(&self.stuck);
+        }
         if finished.is_empty() {
             return;
         }
-        for id in &finished {
-            match self.log.disk.unlink(&self.log.disk.segment(*id)) {
-                Ok(()) => tracing::debug!(segment = id.0, "segment unlinked"),
-                Err(error) => tracing::warn!(segment = id.0, %error, "segment cannot be unlinked"),
+        for id in finished {
+            match self.log.disk.unlink(&self.log.disk.segment(id)) {
+                Ok(()) => {
+                    self.stuck.remove(&id);
+                    tracing::debug!(segment = id.0, "segment unlinked");
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => drop(self.stuck.remove(&id)),
+                Err(error) => {
+                    self.stuck.insert(id);
+                    if let Some(more) = self.undeleted.seen() {
+                        tracing::warn!(segment = id.0, %error, more, "segment cannot be unlinked; it is tried again");
+                    }
+                }
             }
         }
         self.log.notify_freed();

@@ -6,12 +6,17 @@
 //! - Extents do not overlap and are in order of their numbers.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::disk::Disk;
 use super::segment::SpoolId;
 use crate::event::{Position, SegmentId};
+use crate::telemetry::Repeats;
+
+/// How often a disk that cannot be read is said again.
+const SAY_EVERY: Duration = Duration::from_secs(30);
 
 /// How long is waited before something is tried again that the disk refused.
 pub(super) const RETRY_EVERY: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 500 });
@@ -36,6 +41,8 @@ pub(super) struct Log {
     pub(super) disk: Disk,
     state: Mutex<State>,
     changed: Condvar,
+    /// A disk that cannot be read, said by whoever reads and meets it.
+    unreadable: Repeats,
 }
 
 #[derive(Debug)]
@@ -53,6 +60,14 @@ impl Log {
             disk,
             state: Mutex::new(State { segments, end, closed: false, freed: 0 }),
             changed: Condvar::new(),
+            unreadable: Repeats::new(SAY_EVERY),
+        }
+    }
+
+    /// Says that a segment cannot be read at the moment: once, and again in a while however many try.
+    pub(super) fn say_unreadable(&self, error: &io::Error) {
+        if let Some(more) = self.unreadable.seen() {
+            tracing::error!(%error, more, "the spool cannot be read; delivery waits");
         }
     }
 

@@ -15,8 +15,9 @@
 //! Threads: the *writer* owns the segment that is appended to, the *keeper* owns the ledger. Everything else reads.
 //!
 //! `codec` → `entries`, `frame`, `segment` (pure layouts) → `files` (what frames say of files) → `storage` (the seam to
-//! the operating system), `disk` → `log`, `reader`, `ledger` → `writer`, `keeper`, `recovery` → this file, which only wires. `inspect` and `beside`
-//! look from outside; `tools` are what an operator does with a spool.
+//! the operating system), `disk` → `log`, `reader`, `ledger` → `writer`, `keeper`, `recovery` → this file, which only
+//! wires. `ledger_watch` wakes a ledger that waits in vain. `inspect` and `beside` look from outside; `tools` are what an
+//! operator does with a spool.
 
 mod adopt;
 mod batches;
@@ -384,6 +385,11 @@ impl Cutter {
     /// Whether no more frames will come.
     pub(crate) fn is_closed(&self) -> bool {
         self.log.is_closed()
+    }
+
+    /// Says that the spool cannot be read at the moment.
+    pub(crate) fn say_unreadable(&self, error: &io::Error) {
+        self.log.say_unreadable(error);
     }
 
     /// Waits a while, or until no more frames will come. Says whether that is so.

@@ -5,6 +5,8 @@ mod calls;
 mod clocks;
 mod full;
 mod kills;
+mod limits;
+mod memory;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
