@@ -5,10 +5,12 @@
 //! - A commit is one `apply_batch` over one tree, a `flush`, and an fsync of the database's file through a handle of
 //!   our own: sled's flush alone ends in `sync_file_range`, which makes neither the file's size nor the disk's cache
 //!   durable.
+//! - A commit that is gone is noticed: commits are counted in the database and beside it, see [`super::commits`].
 //! - Values stay small (below 8 KiB): larger ones go to blob files, which sled never syncs.
 //! - The ledger is never trusted against the segments and never deleted: one that does not open, or that is empty
 //!   beside segments, is set aside and rebuilt.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -18,6 +20,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::codec::{Cursor, Put as _};
+use super::commits::Commits;
 use super::disk::Disk;
 use super::entries::{
     put_account, put_bytes, put_file, put_loss, take_account, take_bytes, take_file, take_loss,
@@ -53,6 +56,7 @@ const KEY_NEXT_SEQ: u8 = b'q';
 const KEY_FILE: u8 = b'c';
 const KEY_BYTES: u8 = b'b';
 const KEY_LOSS: u8 = b'l';
+const KEY_COMMITS: &[u8] = b"n";
 
 /// Where a frame stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -341,6 +345,16 @@ pub enum LedgerError {
         /// Its directory.
         path: PathBuf,
     },
+    /// It opened as it was some commits before: the end of its log is damaged.
+    #[error("the ledger {path} has {there} commits of {committed}: the end of its log is damaged")]
+    Shortened {
+        /// Its directory.
+        path: PathBuf,
+        /// Commits that it has.
+        there: u64,
+        /// Commits that it had.
+        committed: u64,
+    },
     /// Its format is newer than this program.
     #[error(
         "the ledger {path} has version {version}, newer than {VERSION}, the newest that this log-agent reads"
@@ -361,6 +375,9 @@ pub(super) struct Ledger {
     file: File,
     path: PathBuf,
     sync: SyncMode,
+    commits: Commits,
+    /// Commits that the database has.
+    count: Cell<u64>,
 }
 
 impl Ledger {
@@ -371,6 +388,11 @@ impl Ledger {
     pub(super) fn open(path: &Path, sync: SyncMode) -> Result<Self, LedgerError> {
         let db = open_with_deadline(path)?;
         let io = |source| LedgerError::Io { path: path.to_owned(), source };
+        let commits = Commits::open(path).map_err(io)?;
+        let count = db
+            .get(KEY_COMMITS)
+            .map_err(|source| LedgerError::Database { path: path.to_owned(), source })?
+            .and_then(|count| Cursor::new(&count).u64());
         let names = Disk::list(path).map_err(io)?;
         for name in names {
             let file = path.join(name);
@@ -383,7 +405,7 @@ impl Ledger {
             Disk::sync_dir(parent).map_err(io)?;
         }
         let file = Disk::open(&path.join("db")).map_err(io)?;
-        Ok(Self { db, file, path: path.to_owned(), sync })
+        Ok(Self { db, file, path: path.to_owned(), sync, commits, count: Cell::new(count.unwrap_or(0)) })
     }
 
     /// Creates a ledger that holds `books`, where none is.
@@ -440,21 +462,26 @@ impl Ledger {
     ///
     /// # Errors
     /// Where sled or the fsync fails; what of it is durable is then not known.
-    pub(super) fn commit(&self, changes: Changes) -> Result<(), LedgerError> {
+    pub(super) fn commit(&self, mut changes: Changes) -> Result<(), LedgerError> {
+        let count = self.count.get().saturating_add(1);
+        changes.insert(KEY_COMMITS, count.to_le_bytes().to_vec());
         let database = |source| LedgerError::Database { path: self.path.clone(), source };
         self.db.apply_batch(changes.batch).map_err(database)?;
         self.db.flush().map_err(database)?;
         if self.sync == SyncMode::Group {
             Disk::sync_all(&self.file)
                 .map_err(|source| LedgerError::Io { path: self.path.join("db"), source })?;
+            // Where nothing is synced, the machine may lose commits without any damage.
+            self.commits.record(count);
         }
+        self.count.set(count);
         Ok(())
     }
 
     /// Reads everything; `None` from an empty ledger.
     ///
     /// # Errors
-    /// Where sled fails or an entry cannot be read.
+    /// Where sled fails, commits are gone, or an entry cannot be read.
     pub(super) fn read(&self) -> Result<Option<Books>, LedgerError> {
         let broken = || LedgerError::Entry { path: self.path.clone() };
         let database = |source| LedgerError::Database { path: self.path.clone(), source };
@@ -463,6 +490,10 @@ impl Ledger {
         let version = meta.and_then(|meta| Cursor::new(&meta).u32());
         if let Some(version) = version.filter(|version| *version > VERSION) {
             return Err(LedgerError::Newer { path: self.path.clone(), version });
+        }
+        let (there, committed) = (self.count.get(), self.commits.recorded());
+        if there < committed {
+            return Err(LedgerError::Shortened { path: self.path.clone(), there, committed });
         }
         let mut loaded = Loaded::default();
         for entry in self.db.iter() {
@@ -556,6 +587,9 @@ impl Loaded {
                     spool_id: SpoolId(cursor.array()?),
                     unsynced_boot: cursor.array()?,
                 });
+            }
+            b'n' => {
+                cursor.u64()?;
             }
             b'm' => {
                 self.books.mark.segment = SegmentId(cursor.u64()?);

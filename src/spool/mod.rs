@@ -23,6 +23,7 @@ mod batches;
 mod beside;
 mod budget;
 mod codec;
+mod commits;
 mod content;
 #[cfg(test)]
 mod damage_tests;
