@@ -125,7 +125,9 @@ impl Seen {
                 fresh
             }
         };
-        self.event_count += fresh.iter().map(|run| run.count()).sum::<u64>();
+        let events = fresh.iter().map(|run| run.count()).fold(0, u64::saturating_add);
+        // An index may say more than any collector can have stored.
+        self.event_count = self.event_count.saturating_add(events);
         fresh
     }
 

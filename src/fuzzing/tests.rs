@@ -70,6 +70,8 @@ preset = "java"
     add("request", request("gzip", &gzip(body.as_bytes())));
     add("request", request("zstd", &zstd::encode_all(body.as_bytes(), 1).unwrap()));
     add("index", format!(r#"{{"out":7,"seen":[["{}","app",1,9]]}}"#, &KEY[..32]).into_bytes());
+    let all = format!(r#"["{0}","a",1,{1}],["{0}","b",1,{1}]"#, &KEY[..32], u64::MAX - 1);
+    add("index", format!(r#"{{"out":7,"seen":[{all}]}}"#).into_bytes());
     add("retry_after", b"120".to_vec());
     add("retry_after", b"Sun, 06 Nov 1994 08:49:37 GMT".to_vec());
     if cfg!(feature = "websocket") {

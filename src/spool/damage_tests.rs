@@ -338,6 +338,37 @@ fn whatever_becomes_of_the_ledger_the_spool_opens_and_resends() {
     }
 }
 
+/// What a database does by itself that takes a damaged place for the end of its log.
+#[test]
+fn a_ledger_that_has_lost_its_last_commits_is_set_aside() {
+    let small = Small::new();
+    let before = small.copy();
+    let spool = Spool::open(&options(small.dir())).unwrap();
+    // The last two are not cut before.
+    cut(&spool, &[(13, 14)]);
+    spool.close();
+    let ledger = small.dir().join("ledger");
+    for name in Disk::list(&ledger).unwrap().into_iter().filter(|name| name != "commits") {
+        if ledger.join(&name).is_file() {
+            std::fs::remove_file(ledger.join(name)).unwrap();
+        }
+    }
+    for name in Disk::list(&before.path().join("ledger")).unwrap() {
+        let from = before.path().join("ledger").join(&name);
+        if name != "commits" && from.is_file() {
+            std::fs::copy(from, ledger.join(name)).unwrap();
+        }
+    }
+    let verified = tools::verify(small.dir(), &|_, _| {}).unwrap();
+    let found: Vec<_> = verified.findings.iter().map(ToString::to_string).collect();
+    assert!(found[0].contains("the end of its log is damaged"), "{found:?}");
+    let spool = check(small.dir());
+    assert_eq!(everything(&spool), (all_lines(), 0));
+    spool.close();
+    assert!(small.dir().join("quarantine/ledger").is_dir());
+    assert!(inspect::report(small.dir()).unwrap().balanced);
+}
+
 fn zero(path: &Path) {
     let len = std::fs::metadata(path).unwrap().len();
     std::fs::write(path, vec![0; usize::try_from(len).unwrap()]).unwrap();

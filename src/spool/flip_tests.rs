@@ -269,50 +269,33 @@ fn flip_in_ledger(fixture: &Fixture, file: &Path, at: usize, mask: u8, whole: &l
     if is_aside {
         assert!(seen.findings.iter().any(|found| found.starts_with("ledger")), "{what}: {:?}", seen.findings);
     } else {
-        // sled takes a damaged place for the end of its log where nothing tells that more was written. What an earlier
-        // state of the ledger costs is bounded by the same snapshot.
-        let read_as = read_as.unwrap_or_else(|| panic!("{what}: a ledger that cannot be read is used"));
-        assert!(is_earlier(&read_as, whole), "{what}: it says {read_as:?}");
+        assert_eq!(read_as.as_ref(), Some(whole), "{what}: it is used, and says something else");
     }
-}
-
-/// Whether `books` are those of `later`, or as they were some commits before.
-fn is_earlier(books: &ledger::Books, later: &ledger::Books) -> bool {
-    let counts = |books: &ledger::Books| -> Vec<u64> {
-        let sources = ["app", "web", "db"].iter().map(|name| crate::event::SourceName::from(*name));
-        let records = sources.map(|name| books.sources.get(&name).copied().unwrap_or_default());
-        records.flat_map(|r| [r.cut, r.account.acknowledged, r.account.dead, r.account.damaged]).collect()
-    };
-    books.meta == later.meta
-        && books.cursor <= later.cursor
-        && books.frontier() <= later.frontier()
-        && counts(books).iter().zip(counts(later)).all(|(books, later)| *books <= later)
-        && (books.mark == later.mark || books.mark.position < later.mark.position)
 }
 
 /// A tree of several pages is read piece by piece, long after it was opened.
 #[test]
-fn a_flipped_byte_of_a_large_ledger_is_an_error_or_an_earlier_state() {
-    in_a_process_of_its_own("a_flipped_byte_of_a_large_ledger_is_an_error_or_an_earlier_state", || {
+fn a_flipped_byte_of_a_large_ledger_is_an_error_or_changes_nothing() {
+    in_a_process_of_its_own("a_flipped_byte_of_a_large_ledger_is_an_error_or_changes_nothing", || {
         let root = tempfile::tempdir().unwrap();
         let (disk, path) = (Disk::new(root.path()), root.path().join("ledger"));
         let books = large_books();
-        drop(ledger::Ledger::create(&disk, &path, SyncMode::Os, &books).unwrap());
+        drop(ledger::Ledger::create(&disk, &path, SyncMode::Group, &books).unwrap());
         // A second life leaves a snapshot behind, from which the pages are found.
-        drop(ledger::Ledger::open(&disk, &path, SyncMode::Os).unwrap());
+        drop(ledger::Ledger::open(&disk, &path, SyncMode::Group).unwrap());
         for name in Disk::list(&path).unwrap().into_iter().filter(|name| path.join(name).is_file()) {
             let bytes = std::fs::read(path.join(&name)).unwrap();
             let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
-            for at in places(written.len(), written.len().div_ceil(60)).map(|at| written[at]) {
+            for at in places(written.len(), written.len().div_ceil(60).max(1)).map(|at| written[at]) {
                 let copy = tempfile::tempdir().unwrap();
                 disk::copy_dir(&path, copy.path()).unwrap();
                 let mut damaged = bytes.clone();
                 damaged[at] ^= 0x10;
                 std::fs::write(copy.path().join(&name), damaged).unwrap();
                 println!("{}, byte {at} of {}", name.display(), bytes.len());
-                let opened = ledger::Ledger::open(&disk, copy.path(), SyncMode::Os);
-                if let Ok(Some(read)) = opened.and_then(|ledger| ledger.read()) {
-                    assert!(read == books, "{:?}", read.cursor);
+                let opened = ledger::Ledger::open(&disk, copy.path(), SyncMode::Group);
+                if let Ok(read) = opened.and_then(|ledger| ledger.read()) {
+                    assert!(read.is_some_and(|read| read == books), "it says something else");
                 }
                 assert_eq!(*PANICS.lock().unwrap(), Vec::<String>::new());
             }

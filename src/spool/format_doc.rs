@@ -525,6 +525,9 @@ fn the_ledger_is_as_documented() {
         ("unsynced_boot", counted(0x80).0.to_vec()),
     ];
     assert_layout("Meta", &fields, value(b'f', &[]));
+    assert_eq!(value(b'n', &[]), u64(1));
+    let fields = [("count", u64(7)), ("crc", u32(crc32fast::hash(&u64(7))))];
+    assert_layout("Commits", &fields, &super::commits::encode(7));
     let fields = [("cursor", u64(71))];
     assert_layout("Cursor", &fields, value(b'r', &[0, 0]));
     let fields = [

@@ -594,7 +594,7 @@ impl Keeper {
         let mut finished = self.log.take_finished(frontier);
         let now = crate::clock::now();
         if !self.stuck.is_empty()
-            && self.stuck_tried.is_none_or(|tried| now.duration_since(tried) >= RETRY_EVERY)
+            && self.stuck_tried.is_none_or(|tried| now.duration_since(tried) >= log::RETRY_EVERY)
         {
             self.stuck_tried = Some(now);
             finished.extend(&self.stuck);

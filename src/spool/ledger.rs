@@ -5,10 +5,12 @@
 //! - A commit is one `apply_batch` over one tree, a `flush`, and an fsync of the database's file through a handle of
 //!   our own: sled's flush alone ends in `sync_file_range`, which makes neither the file's size nor the disk's cache
 //!   durable.
+//! - A commit that is gone is noticed: commits are counted in the database and beside it, see [`super::commits`].
 //! - Values stay small (below 8 KiB): larger ones go to blob files, which sled never syncs.
 //! - The ledger is never trusted against the segments and never deleted: one that does not open, or that is empty
 //!   beside segments, is set aside and rebuilt.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -18,6 +20,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::codec::{Cursor, Put as _};
+use super::commits::Commits;
 use super::disk::Disk;
 use super::entries::{
     put_account, put_bytes, put_file, put_loss, take_account, take_bytes, take_file, take_loss,
@@ -56,6 +59,7 @@ const KEY_NEXT_SEQ: u8 = b'q';
 const KEY_FILE: u8 = b'c';
 const KEY_BYTES: u8 = b'b';
 const KEY_LOSS: u8 = b'l';
+const KEY_COMMITS: &[u8] = b"n";
 
 /// Where a frame stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -357,6 +361,16 @@ pub enum LedgerError {
         /// Its directory.
         path: PathBuf,
     },
+    /// It opened as it was some commits before: the end of its log is damaged.
+    #[error("the ledger {path} has {there} commits of {committed}: the end of its log is damaged")]
+    Shortened {
+        /// Its directory.
+        path: PathBuf,
+        /// Commits that it has.
+        there: u64,
+        /// Commits that it had.
+        committed: u64,
+    },
     /// Its format is newer than this program.
     #[error(
         "the ledger {path} has version {version}, newer than {VERSION}, the newest that this log-agent reads"
@@ -378,6 +392,9 @@ pub(super) struct Ledger {
     disk: Disk,
     path: PathBuf,
     sync: SyncMode,
+    commits: Commits,
+    /// Commits that the database has.
+    count: Cell<u64>,
     /// After the database, whose last handle it has.
     watch: Watch,
 }
@@ -396,22 +413,24 @@ impl Ledger {
     /// # Errors
     /// Where sled fails, panics, or does not come back in time.
     pub(super) fn open(disk: &Disk, path: &Path, sync: SyncMode) -> Result<Self, LedgerError> {
-        let db = open_with_deadline(path)?;
         let io = |source| LedgerError::Io { path: path.to_owned(), source };
-        let names = Disk::list(path).map_err(io)?;
-        for name in names {
-            let file = path.join(name);
-            if file.is_file() {
-                Disk::open(&file).and_then(|file| disk.sync_all(&file)).map_err(io)?;
-            }
-        }
+        // What a killed process left may be in memory alone, and sled builds on it.
+        sync_files(disk, path).map_err(io)?;
+        let db = open_with_deadline(path)?;
+        let commits = Commits::open(path).map_err(io)?;
+        let count = db
+            .get(KEY_COMMITS)
+            .map_err(|source| LedgerError::Database { path: path.to_owned(), source })?
+            .and_then(|count| Cursor::new(&count).u64());
+        sync_files(disk, path).map_err(io)?;
         disk.sync_dir(path).map_err(io)?;
         if let Some(parent) = path.parent() {
             disk.sync_dir(parent).map_err(io)?;
         }
         let file = Disk::open(&path.join("db")).map_err(io)?;
         let watch = Watch::new(db.clone(), |db: &sled::Db| drop(db.flush())).map_err(io)?;
-        Ok(Self { db, file, disk: disk.clone(), path: path.to_owned(), sync, watch })
+        let count = Cell::new(count.unwrap_or(0));
+        Ok(Self { db, file, disk: disk.clone(), path: path.to_owned(), sync, commits, count, watch })
     }
 
     /// Creates a ledger that holds `books`, where none is.
@@ -473,7 +492,9 @@ impl Ledger {
     ///
     /// # Errors
     /// Where sled or the fsync fails; what of it is durable is then not known.
-    pub(super) fn commit(&self, changes: Changes) -> Result<(), LedgerError> {
+    pub(super) fn commit(&self, mut changes: Changes) -> Result<(), LedgerError> {
+        let count = self.count.get().saturating_add(1);
+        changes.insert(KEY_COMMITS, count.to_le_bytes().to_vec());
         let database = |source| LedgerError::Database { path: self.path.clone(), source };
         if !storage::step("commit", &self.path) {
             return Ok(());
@@ -488,14 +509,17 @@ impl Ledger {
             self.disk
                 .sync_all(&self.file)
                 .map_err(|source| LedgerError::Io { path: self.path.join("db"), source })?;
+            // Where nothing is synced, the machine may lose commits without any damage.
+            self.commits.record(count);
         }
+        self.count.set(count);
         Ok(())
     }
 
     /// Reads everything; `None` from an empty ledger.
     ///
     /// # Errors
-    /// Where sled fails or an entry cannot be read.
+    /// Where sled fails, commits are gone, or an entry cannot be read.
     pub(super) fn read(&self) -> Result<Option<Books>, LedgerError> {
         let broken = || LedgerError::Entry { path: self.path.clone() };
         let database = |source| LedgerError::Database { path: self.path.clone(), source };
@@ -504,6 +528,10 @@ impl Ledger {
         let version = meta.and_then(|meta| Cursor::new(&meta).u32());
         if let Some(version) = version.filter(|version| *version > VERSION) {
             return Err(LedgerError::Newer { path: self.path.clone(), version });
+        }
+        let (there, committed) = (self.count.get(), self.commits.recorded());
+        if there < committed {
+            return Err(LedgerError::Shortened { path: self.path.clone(), there, committed });
         }
         let mut loaded = Loaded::default();
         for entry in self.db.iter() {
@@ -515,6 +543,17 @@ impl Ledger {
         }
         loaded.into_books().map(Some).ok_or_else(broken)
     }
+}
+
+/// Makes durable what is in the files of a directory, where it exists.
+fn sync_files(disk: &Disk, dir: &Path) -> io::Result<()> {
+    for name in Disk::list(dir)? {
+        let path = dir.join(name);
+        if path.is_file() {
+            disk.sync_all(&Disk::open(&path)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens the database, waiting for the lock of one in this process that was dropped just before. Nobody else can hold
@@ -597,6 +636,9 @@ impl Loaded {
                     spool_id: SpoolId(cursor.array()?),
                     unsynced_boot: cursor.array()?,
                 });
+            }
+            b'n' => {
+                cursor.u64()?;
             }
             b'm' => {
                 self.books.mark.segment = SegmentId(cursor.u64()?);

@@ -25,6 +25,7 @@ mod beside;
 mod budget;
 mod burials;
 mod codec;
+mod commits;
 mod content;
 #[cfg(test)]
 mod crash_tests;
