@@ -183,7 +183,7 @@ fn what_is_dropped_is_counted_and_what_was_cut_across_it_goes_with_it() {
 fn a_full_spool_drops_its_oldest_where_that_is_asked_for() {
     let root = tempfile::tempdir().unwrap();
     let full = SpoolOptions {
-        max_spool_bytes: 700 << 10,
+        max_spool_bytes: 300 << 10,
         segment_bytes: 32 << 10,
         on_full: OnFull::DropOldest,
         ..options(root.path())
