@@ -265,6 +265,7 @@ impl Agent {
         let text = format!(
             "[global]\nagent_name = \"bench\"\nend_point = \"{url}\"\nsend_type = \"HTTP\"\n\
              max_batch_size = 5000\ninterval_secs = 1\nspool_dir = \"{}\"\n\
+             [global.proxy]\nurl = \"none\"\n\
              [[sources]]\nname = \"app\"\nlog_path = \"{}\"\n",
             dir.join("spool").display(),
             dir.join("logs/*/*.log").display(),

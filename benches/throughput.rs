@@ -105,6 +105,7 @@ impl Settings {
         let text = format!(
             "[global]\nagent_name = \"bench\"\nend_point = \"{url}\"\nsend_type = \"HTTP\"\n\
              max_batch_size = {}\ninterval_secs = 1\nspool_dir = \"{}\"\nmax_spool_bytes = \"100 GiB\"\n\
+             [global.proxy]\nurl = \"none\"\n\
              [[sources]]\nname = \"app\"\nlog_path = \"{}\"\n",
             self.batch,
             dir.join("spool").display(),

@@ -1,5 +1,7 @@
 //! `format`: what a batch looks like on the wire, as far as the configuration has to know it. One row a format.
 
+use super::types::Compression;
+
 /// The wire formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Format {
@@ -84,6 +86,15 @@ impl Format {
             Self::Ndjson | Self::Elasticsearch => "application/x-ndjson",
             Self::OtlpProtobuf => "application/x-protobuf",
             Self::Raw => "text/plain",
+        }
+    }
+
+    /// Whether its servers take bodies of this coding. Loki and Elasticsearch know gzip, and answer another with 400 as they
+    /// answer content that they do not take: every event would become a dead letter.
+    pub(super) const fn takes(self, compression: Compression) -> bool {
+        match self {
+            Self::Loki | Self::Elasticsearch => matches!(compression, Compression::None | Compression::Gzip),
+            _ => true,
         }
     }
 

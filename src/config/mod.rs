@@ -156,6 +156,13 @@ fn check_encoding(table: &Table<'_>, keys: &GlobalKeys) -> Result<(), ConfigErro
         ));
         return Err(table.error("compression", keys.compression.line, problem));
     }
+    if !keys.format.value.takes(keys.compression.value) {
+        let problem = Problem::Conflict(format!(
+            "must be \"none\" or \"gzip\", as format is \"{}\", whose servers take no other",
+            keys.format.value.name()
+        ));
+        return Err(table.error("compression", keys.compression.line, problem));
+    }
     if !send_type.takes.formats.contains(&keys.format.value) {
         let problem = Problem::Conflict(format!(
             "must be \"{}\", as send_type is \"{}\", whose messages have no other format",

@@ -157,7 +157,7 @@ impl Stage {
         let text = |value: &str| toml::Value::from(value).to_string();
         let config = format!(
             "[global]\nagent_name = \"demo\"\nend_point = {}\nsend_type = \"HTTP\"\nmax_batch_size = 1000\n\
-             interval_secs = 0.5\n\n[[sources]]\nname = \"demo\"\nlog_path = {}\n",
+             interval_secs = 0.5\n\n[global.proxy]\nurl = \"none\"\n\n[[sources]]\nname = \"demo\"\nlog_path = {}\n",
             text(url),
             text(log)
         );

@@ -14,6 +14,8 @@ fn demo(scene: &Scene) -> (Process, PathBuf) {
     fs::create_dir(&tmp).unwrap();
     let mut command: Command = log_agent();
     command.args(["demo", "--rate", "500", "--scene", "1"]).env("TMPDIR", &tmp).env_remove("RUST_LOG");
+    // A proxy of the machine has nothing to do with it.
+    command.env("http_proxy", "http://127.0.0.1:1");
     command.stdout(Stdio::from(File::create(scene.path("demo.stdout")).unwrap()));
     (Process::start("demo", command, &scene.path("demo.stderr")), tmp)
 }

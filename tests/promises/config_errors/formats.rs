@@ -46,6 +46,12 @@ fn formats_and_labels_that_do_not_go_together_are_refused() {
             &["is one label too many"],
         ),
         (source, source_line, "sources.labels.agent", &["is a label of its own with format = \"loki\""]),
+        (
+            config("compression = \"zstd\"\nformat = \"loki\""),
+            5,
+            "global.compression",
+            &["must be \"none\" or \"gzip\", as format is \"loki\""],
+        ),
         (index("Logs-{date}"), 6, "global.elasticsearch_index", no_index),
         (index("-x"), 6, "global.elasticsearch_index", no_index),
         (index("x-{host}"), 6, "global.elasticsearch_index", no_index),

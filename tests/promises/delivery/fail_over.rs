@@ -11,7 +11,9 @@ fn while_the_first_end_point_is_away_the_second_gets_every_line_and_keeps_gettin
     let proxy = FaultProxy::before(&collector);
     let away = format!("http://127.0.0.1:{}/", free_port());
     let urls: Vec<toml::Value> = [away, proxy.url()].into_iter().map(Into::into).collect();
-    quick(&scene, String::new()).global("end_point", urls).write();
+    // Labels change nothing for the collector.
+    let config = quick(&scene, String::new()).global("end_point", urls).table("labels", "zone", "a");
+    config.write();
     let mut writer = Writer::new(&scene, "app", "logs/app.log");
     writer.append(100);
     let agent = Agent::start(&scene);
