@@ -2,8 +2,9 @@
 //!
 //! Invariants:
 //! - Asked before every write; a write that was granted may exceed the budget by one group at most.
-//! - Half of the budget is for segments, whatever the ledger takes: its file is half a mebibyte at least and may be
-//!   larger than a small budget, and lines that have no room would wait for ever.
+//! - Two segments have room whatever the ledger takes, and a spool of which everything is settled takes a group whatever
+//!   the rest takes: the ledger's file is half a mebibyte at least and may be larger than a small budget, and nothing
+//!   would ever make room for lines that wait then.
 //! - The file system's free space is looked at when enough was written since, or time has passed, not at every write.
 
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ pub(super) enum Room {
 #[derive(Debug)]
 pub(super) struct Budget {
     max_bytes: u64,
+    /// Bytes that segments may have in any case.
+    segments_min: u64,
     min_free: u64,
     on_full: OnFull,
     /// Bytes of everything beside the segments, when last looked at.
@@ -47,9 +50,10 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) const fn new(max_bytes: u64, min_free: u64, on_full: OnFull) -> Self {
+    pub(super) const fn new(max_bytes: u64, min_free: u64, on_full: OnFull, segment_bytes: u64) -> Self {
         Self {
             max_bytes,
+            segments_min: segment_bytes.saturating_mul(2),
             min_free,
             on_full,
             beside: 0,
@@ -64,16 +68,16 @@ impl Budget {
         self.on_full == OnFull::DropOldest
     }
 
-    /// Whether `bytes` more may be written.
-    pub(super) fn ask(&mut self, log: &Log, bytes: u64) -> Room {
+    /// Whether `bytes` more may be written to a spool of which everything is `settled`, or not.
+    pub(super) fn ask(&mut self, log: &Log, settled: bool, bytes: u64) -> Room {
         let now = clock::now();
         let stale = self.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_EVERY);
         if stale || self.granted >= LOOK_EVERY_BYTES {
             self.look(log, now);
         }
-        let beside = self.beside.min(self.max_bytes / 2);
+        let beside = self.beside.min(self.max_bytes.saturating_sub(self.segments_min));
         let used = log.bytes().saturating_add(beside);
-        if used.saturating_add(bytes) > self.max_bytes {
+        if !settled && used.saturating_add(bytes) > self.max_bytes {
             return Room::Full { why: format!("max_spool_bytes = {} is used up", self.max_bytes) };
         }
         if !self.leaves_enough(bytes) {

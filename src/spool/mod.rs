@@ -262,7 +262,12 @@ impl Spool {
             queue: spool.queue.clone(),
             shared,
             keeper: handle,
-            budget: budget::Budget::new(options.max_spool_bytes, options.min_free_bytes, options.on_full),
+            budget: budget::Budget::new(
+                options.max_spool_bytes,
+                options.min_free_bytes,
+                options.on_full,
+                options.segment_bytes,
+            ),
             lineage: meta.lineage,
             spool_id: meta.spool_id,
             segment_bytes: options.segment_bytes,

@@ -189,11 +189,16 @@ impl Writer {
     }
 
     fn make_room(&mut self, bytes: u64) -> Room {
-        let room = self.budget.ask(&self.log, bytes);
+        let room = self.budget.ask(&self.log, self.is_settled(), bytes);
         if matches!(room, Room::Full { .. }) && self.budget.drops_oldest() && self.keeper.drop_oldest() {
-            return self.budget.ask(&self.log, bytes);
+            return self.budget.ask(&self.log, self.is_settled(), bytes);
         }
         room
+    }
+
+    /// Whether nothing that was committed is waited for.
+    fn is_settled(&self) -> bool {
+        self.shared.view().frontier >= self.log.end()
     }
 
     fn wait(&self) -> Result<(), Abandoned> {

@@ -33,6 +33,14 @@ fn all_is_wanted() -> bool {
     std::env::var_os("LOG_AGENT_TEST_FAULTS").is_some_and(|wanted| wanted == "all")
 }
 
+/// Whether a test is only for the long version, which it says.
+fn is_left_to_the_long_version(test: &str) -> bool {
+    if !all_is_wanted() {
+        println!("{test}: runs with LOG_AGENT_TEST_FAULTS=all");
+    }
+    !all_is_wanted()
+}
+
 /// Two sources, a collector, and a proxy before it; batches are sent one at a time.
 struct Trial {
     writers: Vec<Writer>,

@@ -34,7 +34,7 @@ impl Filling {
             let free = rustix::fs::statvfs(&dir).unwrap();
             free.f_files == 0 || free.f_ffree > 0
         };
-        let mut file = File::create(dir.join("bytes")).unwrap();
+        let mut file = File::options().create(true).append(true).open(dir.join("bytes")).unwrap();
         if trial.disk.as_ref().unwrap().kind() == FEW_NAMES {
             for number in 0.. {
                 if !names_left() || File::create(dir.join(format!("name {number}"))).is_err() {
@@ -63,8 +63,9 @@ impl Filling {
     }
 }
 
-/// A server that is away, `backlog` lines of each source in the spool, and a disk that is filled until reading pauses.
-fn fill_up(trial: &mut Trial, backlog: usize) -> Filling {
+/// A server that is away, `backlog` lines of each source in the spool, and a disk that is filled until reading pauses:
+/// once, or also with what the spool gives up then.
+fn fill_up(trial: &mut Trial, backlog: usize, takes_more: bool) -> Filling {
     trial.proxy.always(Fault::UNAVAILABLE);
     trial.append(backlog);
     trial.await_read();
@@ -76,6 +77,9 @@ fn fill_up(trial: &mut Trial, backlog: usize) -> Filling {
         let spooled = trial.spooled();
         if spooled != before.0 {
             before = (spooled, Instant::now());
+            if takes_more {
+                Filling::take_all(trial);
+            }
         }
         before.1.elapsed() > RETRIES_WITHIN
     });
@@ -97,7 +101,7 @@ fn pauses_and_resumes(test: &str, kind: FileSystem) {
     let Some(mut trial) = Trial::on_disk(test, kind) else { return };
     let agent = begin(&mut trial);
     // The server is back before there is room: what is in the spool is shipped, and that is recorded.
-    let filling = fill_up(&mut trial, BACKLOG);
+    let filling = fill_up(&mut trial, BACKLOG, false);
     let spooled = trial.spooled();
     trial.proxy.heal();
     wait_for(PATIENCE, "what is in the spool is shipped", || trial.collector.stored_count() >= spooled);
@@ -121,7 +125,7 @@ fn pauses_and_resumes(test: &str, kind: FileSystem) {
     agent.await_started();
     let mut taken = Duration::MAX;
     for _ in 0..2 {
-        let filling = fill_up(&mut trial, 50);
+        let filling = fill_up(&mut trial, 50, true);
         let before = trial.spooled();
         filling.give_back();
         let begun = Instant::now();
@@ -144,24 +148,32 @@ fn a_full_disk_pauses_reading_and_nothing_else() {
 
 #[test]
 fn a_full_ext4_pauses_reading_and_nothing_else() {
-    pauses_and_resumes("a_full_ext4_pauses_reading_and_nothing_else", FileSystem::SmallExt4);
+    let test = "a_full_ext4_pauses_reading_and_nothing_else";
+    if !is_left_to_the_long_version(test) {
+        pauses_and_resumes(test, FileSystem::SmallExt4);
+    }
 }
 
 #[test]
 fn a_disk_without_names_pauses_reading_and_nothing_else() {
-    pauses_and_resumes("a_disk_without_names_pauses_reading_and_nothing_else", FEW_NAMES);
+    let test = "a_disk_without_names_pauses_reading_and_nothing_else";
+    if !is_left_to_the_long_version(test) {
+        pauses_and_resumes(test, FEW_NAMES);
+    }
 }
 
 /// The same without the reserve, which somebody else has taken: that it is the reserve that lets acknowledgements be
 /// recorded shows in their not being recorded. Nothing is lost by it.
 #[test]
 fn without_the_reserve_acknowledgements_wait_for_room() {
-    let Some(mut trial) = Trial::on_disk("without_the_reserve_acknowledgements_wait_for_room", SMALL) else {
+    let test = "without_the_reserve_acknowledgements_wait_for_room";
+    if is_left_to_the_long_version(test) {
         return;
-    };
+    }
+    let Some(mut trial) = Trial::on_disk(test, SMALL) else { return };
     let agent = begin(&mut trial);
     fs::remove_file(trial.spool().join("reserve")).unwrap();
-    let filling = fill_up(&mut trial, BACKLOG);
+    let filling = fill_up(&mut trial, BACKLOG, false);
     trial.proxy.heal();
     agent.await_said("the ledger cannot be written; delivery waits");
     filling.give_back();
@@ -170,11 +182,22 @@ fn without_the_reserve_acknowledgements_wait_for_room() {
     trial.assert_whole();
 }
 
-/// Lines of one source that may be in memory, on their way to the server, when they are dropped from the spool: a batch
-/// that is sent, those that are ready for it, and those that are being made.
-const ON_THEIR_WAY: usize = 10 * 60;
-/// Lines of one source that are kept at least: those in half a budget.
-const KEPT: u64 = 300;
+/// Lines of one source that are kept at least: those in a segment.
+const KEPT: u64 = 100;
+
+/// The ledger's file alone is larger than the smallest budget.
+#[test]
+fn the_smallest_budget_lets_every_line_through() {
+    let mut trial = Trial::new("the_smallest_budget_lets_every_line_through");
+    trial.config().global("max_spool_bytes", 128 << 10).write();
+    let agent = trial.start();
+    for _ in 0..3 {
+        trial.append(800);
+        await_delivery(&trial.writers(), &trial.collector);
+    }
+    assert_eq!(agent.stop(), Some(0));
+    trial.assert_whole();
+}
 
 /// Runs of numbers as `(first, last)`.
 fn runs(numbers: impl IntoIterator<Item = u64>) -> Vec<(u64, u64)> {
@@ -213,15 +236,11 @@ fn drop_complaints(lines: &[String], ends: &[usize], stored: &[Stored], dropped:
         let newest = missing().filter(|number| wave.contains(number)).max();
         match newest {
             None => complaints.push(format!("of the lines up to {end} none is missing")),
-            Some(newest) => {
-                // Older ones that came nevertheless were on their way.
-                let spared = (*wave.start()..newest).filter(|number| there.contains(number)).count();
-                if spared > ON_THEIR_WAY || end as u64 - newest < KEPT {
-                    complaints.push(format!(
-                        "of the lines up to {end} {newest} is missing, and {spared} that are older are not"
-                    ));
-                }
+            // Older ones that came nevertheless were in memory, on their way.
+            Some(newest) if end as u64 - newest < KEPT => {
+                complaints.push(format!("of the lines up to {end} {newest} is missing"));
             }
+            Some(_) => {}
         }
         begun = end;
     }
@@ -233,20 +252,20 @@ fn drop_oldest_drops_the_oldest_and_says_exactly_which() {
     let mut trial = Trial::new("drop_oldest_drops_the_oldest_and_says_exactly_which");
     trial
         .config()
-        .global("max_spool_bytes", 512 << 10)
+        .global("max_spool_bytes", 3 << 19)
         .global("on_full", "drop_oldest")
         .global("channel_bound", 2)
         .write();
     let mut agent = trial.start();
     let mut ends = Vec::new();
-    for wave in 0..3 {
+    for wave in 0..if all_is_wanted() { 6 } else { 1 } {
         trial.proxy.always(Fault::UNAVAILABLE);
         for portion in 0..20 {
-            trial.append(100);
+            trial.append(300);
             if portion % 5 == 0 {
                 trial.await_read();
             }
-            if (wave, portion) == (1, 10) {
+            if (wave, portion) == (0, 10) {
                 agent.kill();
                 agent = trial.start();
             }
@@ -282,8 +301,7 @@ fn drop_oldest_drops_the_oldest_and_says_exactly_which() {
         seqs.sort_unstable();
         assert_eq!(seen.ranges, runs(seqs));
 
-        // One event that is gone without being counted, one of the newest that went, two in the wrong order, all of
-        // one wave.
+        // One event that is gone without being counted, one of the newest that went, two in the wrong order.
         let bites = |change: &dyn Fn(&mut Vec<Stored>), dropped: u64| {
             let mut stored = stored.clone();
             change(&mut stored);
@@ -296,6 +314,5 @@ fn drop_oldest_drops_the_oldest_and_says_exactly_which() {
         bites(&|stored| drop(stored.pop()), dropped + 1);
         bites(&|stored| drop(stored.remove(stored.len() - 5)), dropped + 1);
         bites(&|stored| stored.swap(3, 4), dropped);
-        bites(&|stored| stored.retain(|event| event.seq > 1000), 1000);
     }
 }
