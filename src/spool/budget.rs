@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - Asked before every write; a write that was granted may exceed the budget by one group at most.
-//! - Two segments have room whatever the ledger takes, and a spool of which everything is settled takes a group whatever
+//! - Two segments, or a quarter of the budget, have room whatever the ledger takes, and a spool of which everything is settled takes a group whatever
 //!   the rest takes: the ledger's file is half a mebibyte at least and may be larger than a small budget, and nothing
 //!   would ever make room for lines that wait then.
 //! - The file system's free space is looked at when enough was written since, or time has passed, not at every write.
@@ -53,7 +53,7 @@ impl Budget {
     pub(super) const fn new(max_bytes: u64, min_free: u64, on_full: OnFull, segment_bytes: u64) -> Self {
         Self {
             max_bytes,
-            segments_min: segment_bytes.saturating_mul(2),
+            segments_min: if segment_bytes < max_bytes / 8 { segment_bytes * 2 } else { max_bytes / 4 },
             min_free,
             on_full,
             beside: 0,
