@@ -38,6 +38,10 @@ faults-long:
     LOG_AGENT_TEST_POWER_CUTS=50 cargo test --locked --test promises -- durability
     LOG_AGENT_TEST_ALL=1 LOG_AGENT_TEST_CASES=1000 cargo test --locked --lib -- spool::
 
+# Deaths of agents and message brokers for longer than CI has time for.
+queues-long:
+    LOG_AGENT_TEST_ROUNDS=60 cargo test --locked --test promises -- --nocapture deaths_of
+
 # Random sequences of writes, rotations and deaths for longer than CI has time for.
 tail-long:
     LOG_AGENT_TEST_CASES=500 cargo test --locked --test promises -- --nocapture tailing::model
