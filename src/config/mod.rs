@@ -101,7 +101,7 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
     let auth = table.table("auth")?.map(|auth| auth::resolve(&auth, keys.send_type.value)).transpose()?;
     let headers = table.table("headers")?.map(|headers| end_point::headers(&headers, auth.is_some()));
     let tls = table.table("tls")?.map(|tls| tls::resolve(&tls)).transpose()?;
-    let options = transport::options(table, &keys.send_type.value)?;
+    let options = transport::options(table, &keys.send_type.value, auth.as_ref())?;
     Ok(Global {
         agent_name: keys.agent_name.value,
         end_point,
