@@ -62,6 +62,10 @@ fuzz seconds="60":
             -max_total_time={{seconds}} -rss_limit_mb=1024 -print_final_stats=1 || exit 1; \
     done
 
+# Deaths of agents and message brokers for longer than CI has time for.
+queues-long:
+    LOG_AGENT_TEST_ROUNDS=60 cargo test --locked --test promises -- --nocapture deaths_of
+
 # Random sequences of writes, rotations and deaths for longer than CI has time for.
 tail-long:
     LOG_AGENT_TEST_CASES=500 cargo test --locked --test promises -- --nocapture tailing::model

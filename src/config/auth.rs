@@ -117,6 +117,11 @@ impl Places {
     }
 }
 
+/// The secret in the file that `file` names.
+pub(crate) fn secret_file(file: &Located<String>) -> Result<Secret, Problem> {
+    Place::File.fetch(file.value.clone()).map(Secret::new)
+}
+
 #[derive(Clone, Copy)]
 enum Place {
     Direct,

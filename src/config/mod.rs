@@ -112,7 +112,7 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
     let format = keys.format.value;
     let labels = table.table("labels")?.map(|labels| labels::resolve(&labels, format)).transpose()?;
     let elasticsearch_index = index::resolve(table, keys.elasticsearch_index.as_ref(), format)?;
-    let options = transport::options(table, &keys.send_type.value)?;
+    let options = transport::options(table, &keys.send_type.value, auth.as_ref())?;
     Ok(Global {
         agent_name: keys.agent_name.value,
         end_point,

@@ -1,21 +1,21 @@
 //! What a strategy needs to declare a table of its own below `[global]`, as the configuration declares its own: one line a
 //! key, from which reading, the check for unknown keys and the documentation follow.
 
-#![cfg_attr(not(test), allow(unused_imports, reason = "for the strategies that have a table"))]
-
+pub(crate) use super::auth::secret_file;
 pub(crate) use super::document::{Located, Table};
 pub(crate) use super::error::{ConfigError, Problem};
 pub(crate) use super::keys::{Row, name_of, refuse_unknown, table};
-pub(crate) use super::rules::{Line, OneOf, Optional, Or, Rule, Whole};
+pub(crate) use super::rules::{Line, OneOf, Optional, Or, Rule};
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::super::document::Text;
+    use super::super::rules::Whole;
     use super::*;
     use crate::config::{
-        Config, Feature, Format, OptionTable, Options, Schemes, SendType, Takes, Transport, reference,
+        Auth, Config, Feature, Format, OptionTable, Options, Schemes, SendType, Takes, Transport, reference,
         resolve,
     };
 
@@ -37,7 +37,7 @@ mod tests {
         rings: Option<u32>,
     }
 
-    fn read(table: &Table<'_>) -> Result<Options, ConfigError> {
+    fn read(table: &Table<'_>, _: Option<&Auth>) -> Result<Options, ConfigError> {
         let keys = PigeonKeys::read(table)?;
         if let (Some(rings), "roof") = (&keys.rings, keys.loft.value.as_str()) {
             let problem = Problem::Conflict("has no meaning on a roof".to_owned());

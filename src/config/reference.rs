@@ -262,7 +262,10 @@ mod tests {
                 assert!(
                     matches!(
                         error.problem(),
-                        Problem::Missing { .. } | Problem::Conflict(_) | Problem::PemUnreadable { .. }
+                        Problem::Missing { .. }
+                            | Problem::Conflict(_)
+                            | Problem::PemUnreadable { .. }
+                            | Problem::SecretFile(_)
                     ),
                     "{header} {key}: {error}"
                 );

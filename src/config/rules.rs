@@ -222,6 +222,8 @@ impl Line {
     pub(crate) const NAME: Self = Self { bytes: 1..=SourceName::MAX_BYTES, secret: false };
     /// A path or a URL; 4096 bytes are the longest path of Linux.
     pub(crate) const PATH: Self = Self { bytes: 1..=4096, secret: false };
+    /// Where something goes that may also go nowhere in particular.
+    pub(crate) const ADDRESS: Self = Self { bytes: 0..=255, secret: false };
     /// A secret, or where one is to be had.
     pub(crate) const SECRET: Self = Self { bytes: 1..=4096, secret: true };
     /// What stands in place of something else, if only nothing.

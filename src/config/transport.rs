@@ -12,7 +12,7 @@ use super::error::{ConfigError, Problem};
 use super::format::Format;
 use super::keys::Row;
 use super::rules::{Default, Kind, Required, Rule};
-use super::types::Global;
+use super::types::{Auth, Global};
 
 /// What the configuration has to know of a strategy: a constant beside its code, there whether or not the rest of it was
 /// built in.
@@ -78,8 +78,9 @@ pub struct OptionTable {
     pub(crate) keys: &'static [&'static str],
     /// Its documentation, a row a key.
     pub(crate) rows: fn() -> Vec<Row>,
-    /// Reads it and checks what its keys mean together. A table that is not there is read as one without keys.
-    pub(crate) read: fn(&Table<'_>) -> Result<Options, ConfigError>,
+    /// Reads it and checks what its keys mean together, and with `[global.auth]`. A table that is not there is read as one
+    /// without keys.
+    pub(crate) read: fn(&Table<'_>, Option<&Auth>) -> Result<Options, ConfigError>,
 }
 
 impl OptionTable {
@@ -209,13 +210,17 @@ pub(super) fn check(global: &Table<'_>, chosen: &Located<SendType>) -> Result<()
 }
 
 /// Reads the table of the chosen strategy.
-pub(super) fn options(global: &Table<'_>, transport: &Transport) -> Result<Options, ConfigError> {
+pub(super) fn options(
+    global: &Table<'_>,
+    transport: &Transport,
+    auth: Option<&Auth>,
+) -> Result<Options, ConfigError> {
     let Some(options) = transport.options else { return Ok(Options::default()) };
     match global.table(options.name)? {
-        Some(table) => (options.read)(&table),
+        Some(table) => (options.read)(&table, auth),
         None => {
             let nothing = DeTable::new();
-            (options.read)(&global.below(options.name, &nothing))
+            (options.read)(&global.below(options.name, &nothing), auth)
         }
     }
 }

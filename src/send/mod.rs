@@ -2,12 +2,16 @@
 //!
 //! A transport is one module here and one line in `STRATEGIES`; `docs/strategies.md` says how one is written.
 
+mod amqp;
 mod client;
 #[cfg(test)]
 mod fixtures;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod http;
+mod mqtt;
+mod nats;
+mod queue;
 mod websocket;
 
 use std::sync::Arc;
@@ -23,9 +27,13 @@ pub use http::HttpStrategy;
 pub use websocket::{PROTOCOL as WEBSOCKET_PROTOCOL, WebSocketStrategy};
 
 /// The strategies, one line each.
+#[rustfmt::skip]
 const STRATEGIES: &[&Registered] = &[
-    &http::STRATEGY, //
+    &http::STRATEGY,
     &websocket::STRATEGY,
+    &nats::STRATEGY,
+    &amqp::STRATEGY,
+    &mqtt::STRATEGY,
 ];
 
 /// A strategy that `send_type` can choose.
@@ -80,6 +88,17 @@ pub enum SendError {
         "client_cert_file and client_key_file in [global.tls] are not a PEM certificate chain and its key"
     )]
     ClientIdentity(#[source] reqwest::Error),
+    /// What `[global.tls]` says cannot be used, or the system's trusted certificates could not be loaded.
+    #[error("the settings of [global.tls] cannot be used")]
+    Tls(#[source] rustls::Error),
+    /// What a strategy's own table names cannot be used.
+    #[error("{table} {what}")]
+    Options {
+        /// The table.
+        table: &'static str,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// The strategy is not part of this program. The configuration says so first.
     #[error("send_type \"{send_type}\" is not part of this log-agent")]
     NotBuilt {
@@ -152,4 +171,19 @@ pub enum Outcome {
         /// What happened and what to look at, in one line.
         reason: String,
     },
+}
+
+#[cfg(any(feature = "websocket", feature = "queue"))]
+impl Outcome {
+    /// The same without secrets: a server may repeat what it was sent.
+    fn cleaned(self, redactor: &client::Redactor) -> Self {
+        match self {
+            Self::Acknowledged => Self::Acknowledged,
+            Self::Retry { after, reason } => Self::Retry { after, reason: redactor.clean(reason) },
+            Self::Rejected { status, response } => {
+                Self::Rejected { status, response: redactor.clean(response) }
+            }
+            Self::EndpointFault { reason } => Self::EndpointFault { reason: redactor.clean(reason) },
+        }
+    }
 }

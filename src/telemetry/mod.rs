@@ -52,6 +52,9 @@ const LIBRARIES: &[(&str, &str)] = &[
     ("rustls", "warn"),
     ("tungstenite", "warn"),
     ("tokio_tungstenite", "warn"),
+    ("async_nats", "off"),
+    ("lapin", "off"),
+    ("rumqttc", "off"),
 ];
 
 /// `wanted` with the libraries that it does not name turned down.

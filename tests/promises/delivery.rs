@@ -1,9 +1,17 @@
 //! Whatever the server does: nothing is lost, nothing is altered, and a server that keeps keys stores every line once.
 
+#[cfg(feature = "amqp")]
+mod amqp;
 mod fail_over;
 mod formats;
+#[cfg(feature = "mqtt")]
+mod mqtt;
+#[cfg(feature = "nats")]
+mod nats;
 mod nginx;
 mod payload;
+#[cfg(feature = "queue")]
+mod queue;
 mod refusals;
 mod secure;
 #[cfg(feature = "websocket")]

@@ -39,8 +39,18 @@ pub(in crate::send) fn outcome_of(error: reqwest::Error, timeout: Duration, reda
     Outcome::Retry { after: None, reason: redactor.clean(reason) }
 }
 
+/// What a transport that is not HTTP says of `error`: of a failure of TLS that it is the endpoint's or the operator's
+/// fault, of everything else that it may pass.
+#[cfg(feature = "queue")]
+pub(in crate::send) fn of_connecting(error: &(dyn Error + 'static)) -> Outcome {
+    match tls_error(error).and_then(tls_hint) {
+        Some(hint) => Outcome::EndpointFault { reason: format!("{}: {hint}", chain(error)) },
+        None => Outcome::Retry { after: None, reason: chain(error) },
+    }
+}
+
 /// An error and its causes in one line, each said once.
-fn chain(error: &dyn Error) -> String {
+pub(in crate::send) fn chain(error: &dyn Error) -> String {
     let mut text = one_line(&error.to_string());
     let mut next = error.source();
     while let Some(cause) = next {
@@ -54,6 +64,19 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// `text` on one line, cut where it is long: what a server says is repeated in messages.
+#[cfg(feature = "queue")]
+pub(in crate::send) fn said(text: &str) -> String {
+    const BYTES_MAX: usize = 1024;
+    let mut bytes = 0_usize;
+    let fits = |c: &char| {
+        bytes = bytes.saturating_add(c.len_utf8());
+        bytes <= BYTES_MAX
+    };
+    one_line(text).chars().take_while(fits).collect()
+}
+
+/// `text` on one line.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -38,6 +38,14 @@ impl Redactor {
         Self::of(secrets)
     }
 
+    /// The same, and what a strategy holds secret besides.
+    #[cfg(feature = "queue")]
+    pub(in crate::send) fn with(global: &Global, more: impl IntoIterator<Item = String>) -> Self {
+        let mut secrets = Self::new(global, None).secrets;
+        secrets.extend(more);
+        Self::of(secrets)
+    }
+
     fn of(mut secrets: Vec<String>) -> Self {
         secrets.retain(|secret| secret.len() >= SECRET_BYTES_MIN);
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));

@@ -84,7 +84,7 @@ impl WebSocketStrategy {
         let _turn = self.turn().await;
         let mut used = None;
         match tokio::time::timeout(self.timeout, self.deliver(payload, &mut used)).await {
-            Ok(outcome) => self.redacted(outcome),
+            Ok(outcome) => outcome.cleaned(&self.redactor),
             Err(_elapsed) => {
                 // What the server still has to say about others on this connection is waited for; nothing new goes
                 // there.
@@ -192,20 +192,6 @@ impl WebSocketStrategy {
             && Arc::ptr_eq(one, other)
         {
             *current = None;
-        }
-    }
-
-    /// `outcome` without secrets: a server may repeat what it was sent.
-    fn redacted(&self, outcome: Outcome) -> Outcome {
-        match outcome {
-            Outcome::Acknowledged => Outcome::Acknowledged,
-            Outcome::Retry { after, reason } => Outcome::Retry { after, reason: self.redactor.clean(reason) },
-            Outcome::Rejected { status, response } => {
-                Outcome::Rejected { status, response: self.redactor.clean(response) }
-            }
-            Outcome::EndpointFault { reason } => {
-                Outcome::EndpointFault { reason: self.redactor.clean(reason) }
-            }
         }
     }
 }

@@ -63,7 +63,7 @@ pub use inject::{Injection, Place, ShortWrites};
 pub use load::{Load, Rhythm};
 pub use oracle::{
     assert_accounts_agree, assert_batches_keep_their_boundaries, assert_delivered_exactly_once,
-    assert_resends_identical, assert_stored_once, await_delivery,
+    assert_resends_identical, assert_stored_once, assert_written_exactly_once, await_delivery,
 };
 pub use process::{Process, log_agent};
 pub use receiver::{Receiver, Reply};

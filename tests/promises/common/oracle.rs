@@ -33,6 +33,13 @@ pub fn assert_delivered_exactly_once(writers: &[&Writer], collector: &Collector)
     assert!(complaints.is_empty(), "not delivered exactly once:\n{}", complaints.join("\n"));
 }
 
+/// Asserts of events from any place what [`assert_delivered_exactly_once`] asserts of those that a collector has.
+#[track_caller]
+pub fn assert_written_exactly_once(writers: &[&Writer], events: &[Stored]) {
+    let complaints = complaints(writers, events);
+    assert!(complaints.is_empty(), "not there exactly once:\n{}", complaints.join("\n"));
+}
+
 /// Asserts that no event is stored twice, by its sequence number, and that none of a source is missing between others.
 #[track_caller]
 pub fn assert_stored_once(stored: &[Stored]) {

@@ -59,24 +59,24 @@ impl Authority {
         Arc::new(config.unwrap())
     }
 
-    /// Writes the certificate and key of a server at these names and addresses.
-    pub fn write_server(&self, scene: &Scene, file: &str, names: &[&str]) -> (PathBuf, PathBuf) {
-        let mut params =
-            CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let paths = (scene.path(format!("{file}.pem")), scene.path(format!("{file}.key")));
-        std::fs::write(&paths.0, certificate.pem()).unwrap();
-        std::fs::write(&paths.1, key.serialize_pem()).unwrap();
-        paths
-    }
-
     /// Writes a client's certificate and key, for `client_cert_file` and `client_key_file`.
     pub fn write_client(&self, scene: &Scene, name: &str) -> (PathBuf, PathBuf) {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let paths = (scene.path(format!("{name}.pem")), scene.path(format!("{name}.key")));
+        std::fs::write(&paths.0, certificate.pem()).unwrap();
+        std::fs::write(&paths.1, key.serialize_pem()).unwrap();
+        paths
+    }
+
+    /// Writes a server's certificate for these names and addresses, and its key.
+    pub fn write_server(&self, scene: &Scene, name: &str, names: &[&str]) -> (PathBuf, PathBuf) {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let paths = (scene.path(format!("{name}.pem")), scene.path(format!("{name}.key")));

@@ -50,11 +50,51 @@ fn check_says_that_frames_are_sent_and_whether_they_are_encrypted() {
     Agent::with_config(config("WEBSOCKET", "ws://localhost:8080/in", auth)).accepted(0);
 }
 
+/// Of a program that was built without some of them; with all of them there is nothing to refuse.
 #[test]
-#[cfg(not(feature = "websocket"))]
 fn a_strategy_that_was_not_built_in_is_refused_with_how_to_build_it() {
-    let says = &["\"WEBSOCKET\" is not part of this log-agent", "cargo build --release --features websocket"];
-    assert_refused(&[(config("WEBSOCKET", "ws://host/", ""), 3, "global.send_type", says)]);
+    let transports = log_agent::send::transports();
+    for transport in &transports {
+        let Some(feature) = transport.feature.filter(|feature| !feature.built) else { continue };
+        let part = format!("{:?} is not part of this log-agent", transport.name);
+        let build = format!("cargo build --release --features {}", feature.name);
+        let says: &[&str] = &[&part, &build];
+        let end_point = format!("{}://host/", transport.schemes.plain);
+        assert_refused(&[(config(transport.name, &end_point, ""), 3, "global.send_type", says)]);
+    }
     let message = Agent::with_config(config("TCP", "ws://host/", "")).refusal();
-    assert_says(&message, "log-agent.config:3: global.send_type", &["must be \"HTTP\" or \"WEBSOCKET\""]);
+    let words: Vec<_> = transports.iter().map(|transport| format!("{:?}", transport.name)).collect();
+    let accepts = format!("must be {}", words.join(" or "));
+    assert_says(&message, "log-agent.config:3: global.send_type", &[&accepts]);
+}
+
+#[test]
+#[cfg(feature = "nats")]
+fn a_subject_with_a_place_for_the_source_needs_messages_that_have_one() {
+    let nats = |rest: &str| config("NATS", "nats://host", &format!("[global.nats]\n{rest}"));
+    let place = &["has the place {source}", "messages = \"source\" or \"event\""];
+    assert_refused(&[
+        (nats("subject = \"logs.{source}\""), 6, "global.nats.subject", place),
+        (nats("subject = \"logs.*\""), 6, "global.nats.subject", &["'*', which a subject must not have"]),
+        (nats("messages = \"line\""), 6, "global.nats.messages", &["\"batch\" or \"source\" or \"event\""]),
+        (nats("topic = \"logs\""), 6, "global.nats.topic", &["is not a known key"]),
+        (config("NATS", "nats:host", ""), 4, "global.end_point", &["begins with nats:// or tls://"]),
+        (config("NATS", "nats://", ""), 4, "global.end_point", &["begins with nats:// or tls://"]),
+        (config("HTTP", "http://host", "[global.nats]"), 5, "global.nats", &["send_type = \"HTTP\""]),
+        (
+            config(
+                "NATS",
+                "nats://host",
+                "[global.nats]\nnkey_file = \"/x\"\n[global.auth]\ntype = \"bearer\"\ntoken = \"hunter2\"",
+            ),
+            6,
+            "global.nats.nkey_file",
+            &["stands beside [global.auth]"],
+        ),
+    ]);
+    let (stdout, _) = Agent::with_config(
+        nats("messages = \"event\"\nsubject = \"logs.{agent}.{source}\"").replace("host", "localhost"),
+    )
+    .accepted(0);
+    assert!(stdout.contains("NATS, up to 5 batches at a time on one connection, 10s each"), "{stdout}");
 }

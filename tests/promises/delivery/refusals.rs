@@ -27,7 +27,7 @@ pub(super) fn without_marked(writer: &Writer) -> Vec<String> {
 }
 
 /// Every byte of the dead letters.
-pub(super) fn dead_letters(scene: &Scene) -> String {
+pub fn dead_letters(scene: &Scene) -> String {
     let mut bytes = Vec::new();
     // The agent makes the directory as it starts.
     for entry in fs::read_dir(scene.spool_dir().join("dead-letters")).into_iter().flatten() {

@@ -1,0 +1,218 @@
+//! A connection to a NATS server, and a publication on it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::{
+    AuthError, Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Request, RequestErrorKind,
+    ServerAddr, ServerError,
+};
+use rustls::ClientConfig;
+use tokio::sync::watch;
+
+use super::credentials::Credentials;
+use super::{NatsOptions, SYNTAX, answer};
+use crate::config::Global;
+use crate::send::client::{Redactor, fault};
+use crate::send::queue::{
+    self, Broker, KEY_HEADER, Live, Message, Publisher, SEQ_HEADER, SOURCE_HEADER, Syntax,
+};
+use crate::send::{Outcome, SendError, Strategy};
+
+/// The server is asked for a sign of life this often; after two without an answer the connection is given up.
+const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// Makes the strategy.
+pub(super) fn new(global: &Global) -> Result<Arc<dyn Strategy>, SendError> {
+    let not_set = || SendError::Options { table: "[global.nats]", what: "is not set" };
+    let options = global.options.of::<NatsOptions>().ok_or_else(not_set)?;
+    let credentials = Credentials::of(global, options).ok_or(SendError::Options {
+        table: "[global.nats]",
+        what: "names a file that has no credentials, or no seed of a key",
+    })?;
+    let redactor = Redactor::with(global, credentials.secrets());
+    let address = ServerAddr::from_url(global.end_point.0.clone()).map_err(|_| SendError::Options {
+        table: "[global]",
+        what: "has an end_point that is no NATS server",
+    })?;
+    let broker = Nats {
+        address,
+        secure: global.end_point.is_secure(global.send_type),
+        tls: queue::tls::client_config(&global.tls)?,
+        credentials,
+        name: global.agent_name.clone(),
+        stream: options.stream.clone(),
+        timeout: global.timeout,
+    };
+    Ok(Arc::new(Publisher::new(broker, global, options.per, options.subject.clone(), redactor)))
+}
+
+/// A NATS server and how it is spoken to.
+struct Nats {
+    address: ServerAddr,
+    secure: bool,
+    tls: Arc<ClientConfig>,
+    credentials: Credentials,
+    name: String,
+    stream: Option<String>,
+    timeout: Duration,
+}
+
+/// An open connection.
+pub(super) struct Connection {
+    client: Client,
+    state: watch::Receiver<State>,
+}
+
+/// What the server said of the connection as a whole.
+#[derive(Clone, Debug, Default)]
+struct State {
+    ended: bool,
+    /// What it said last of something that it does not allow; it does not say of which message.
+    violation: Option<Arc<str>>,
+}
+
+impl Live for Connection {
+    fn is_live(&self) -> bool {
+        !self.state.borrow().ended
+    }
+}
+
+impl Nats {
+    fn options(&self) -> (ConnectOptions, watch::Receiver<State>) {
+        let (says, state) = watch::channel(State::default());
+        let connected = Arc::new(AtomicBool::new(false));
+        let credentials = self.credentials.clone();
+        let options = ConnectOptions::with_auth_callback(move |nonce| {
+            // The second time is the library's own attempt to take up a connection that was lost.
+            let again = connected.swap(true, Ordering::Relaxed);
+            let shown = if again { Err(AuthError::new("not again")) } else { credentials.show(&nonce) };
+            async move { shown }
+        })
+        .max_reconnects(1)
+        .ignore_discovered_servers()
+        .connection_timeout(self.timeout)
+        .request_timeout(None)
+        .ping_interval(PING_EVERY)
+        .name(&self.name)
+        .require_tls(self.secure)
+        .tls_client_config(ClientConfig::clone(&self.tls))
+        .event_callback(move |event| {
+            says.send_modify(|state| match event {
+                Event::Disconnected | Event::Closed | Event::LameDuckMode => state.ended = true,
+                Event::ServerError(ServerError::Other(text)) if text.contains("ermissions Violation") => {
+                    state.violation = Some(text.into());
+                }
+                _ => {}
+            });
+            std::future::ready(())
+        });
+        (options, state)
+    }
+
+    fn headers(&self, key: &str, message: &Message) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", message.id.as_str());
+        headers.insert(KEY_HEADER, key);
+        headers.insert(SEQ_HEADER, message.seq.as_str());
+        if let Some(source) = &message.source {
+            headers.insert(SOURCE_HEADER, source.as_str());
+        }
+        if let Some(stream) = &self.stream {
+            headers.insert("Nats-Expected-Stream", stream.as_str());
+        }
+        headers
+    }
+}
+
+impl Broker for Nats {
+    type Connection = Connection;
+
+    const SYNTAX: Syntax = SYNTAX;
+
+    async fn connect(&self) -> Result<Connection, Outcome> {
+        let (options, state) = self.options();
+        match options.connect(self.address.clone()).await {
+            Ok(client) => Ok(Connection { client, state }),
+            Err(error) => Err(match error.kind() {
+                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                    let reason = "the server refused the agent's credentials: check [global.auth], or credentials_file and \
+                                  nkey_file in [global.nats]";
+                    Outcome::EndpointFault { reason: reason.to_owned() }
+                }
+                ConnectErrorKind::TimedOut => {
+                    let reason = format!("no connection within {} s", self.timeout.as_secs_f64());
+                    Outcome::Retry { after: None, reason }
+                }
+                _ => fault::of_connecting(&error),
+            }),
+        }
+    }
+
+    async fn publish(&self, connection: &Connection, key: &str, messages: Vec<(String, Message)>) -> Outcome {
+        let publish = |(address, message)| self.publish_one(connection, key, address, message);
+        queue::in_order(messages.into_iter().map(publish), queue::WINDOW).await
+    }
+
+    async fn close(&self, connection: Arc<Connection>) {
+        let mut state = connection.state.clone();
+        if connection.client.drain().await.is_ok() {
+            // A sender that is gone means the same.
+            let _ = state.wait_for(|state| state.ended).await;
+        }
+    }
+}
+
+impl Nats {
+    async fn publish_one(
+        &self,
+        connection: &Connection,
+        key: &str,
+        address: String,
+        message: Message,
+    ) -> Outcome {
+        let Connection { client, state } = connection;
+        let mut state = state.clone();
+        let headers = self.headers(key, &message);
+        let room = client.max_payload();
+        let bytes = message.body.len();
+        let request = Request::new().payload(message.body).headers(headers);
+        tokio::select! {
+            biased;
+            answer = client.send_request(address.clone(), request) => match answer {
+                Ok(answer) => answer::outcome_of(&answer.payload, &address),
+                Err(error) => match error.kind() {
+                    RequestErrorKind::NoResponders => answer::no_stream(&address),
+                    RequestErrorKind::MaxPayloadExceeded => Outcome::Rejected {
+                        status: 413,
+                        response: format!(
+                            "{bytes} bytes and their headers are more than the {room} of the server's max_payload"
+                        ),
+                    },
+                    RequestErrorKind::InvalidSubject => Outcome::EndpointFault {
+                        reason: format!("{address:?} is no subject: check subject in [global.nats]"),
+                    },
+                    RequestErrorKind::TimedOut | RequestErrorKind::Other => fault::of_connecting(&error),
+                },
+            },
+            ended = ended(&mut state) => ended,
+        }
+    }
+}
+
+/// Waits until the server says something that ends what is unconfirmed.
+async fn ended(state: &mut watch::Receiver<State>) -> Outcome {
+    while !state.borrow_and_update().ended {
+        if state.changed().await.is_err() {
+            break;
+        }
+        let State { ended, violation } = state.borrow_and_update().clone();
+        if let (false, Some(violation)) = (ended, violation) {
+            let said = fault::said(&violation);
+            let reason = format!("the server does not allow it ({said}): check what it allows this agent");
+            return Outcome::EndpointFault { reason };
+        }
+    }
+    Outcome::Retry { after: None, reason: "the connection ended before the stream answered".to_owned() }
+}
