@@ -39,13 +39,13 @@ pub(super) const REDACTIONS_MAX: usize = 64;
 /// A key in the documentation.
 pub(crate) struct Row {
     /// The key.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// What it accepts; completes "must be".
-    pub(super) accepts: String,
+    pub(crate) accepts: String,
     /// Its default.
-    pub(super) default: Default,
+    pub(crate) default: Default,
     /// What it is for, in Markdown.
-    pub(super) about: &'static str,
+    pub(crate) about: &'static str,
 }
 
 /// Declares the keys of a table: a field for each, how the table is read, and its documentation.

@@ -1,12 +1,12 @@
 //! What a strategy needs to declare a table of its own below `[global]`, as the configuration declares its own: one line a
 //! key, from which reading, the check for unknown keys and the documentation follow.
 
-#![cfg_attr(not(test), allow(unused_imports, reason = "for the strategies that have a table"))]
-
 pub(crate) use super::document::{Located, Table};
 pub(crate) use super::error::{ConfigError, Problem};
 pub(crate) use super::keys::{Row, name_of, refuse_unknown, table};
-pub(crate) use super::rules::{Line, OneOf, Optional, Or, Rule, Whole};
+#[cfg(test)]
+pub(crate) use super::rules::Whole;
+pub(crate) use super::rules::{Line, List, OneOf, Optional, Or, Required, Rule};
 
 #[cfg(test)]
 mod tests {
