@@ -6,6 +6,7 @@ mod client;
 #[cfg(test)]
 mod fixtures;
 mod http;
+mod kafka;
 mod websocket;
 
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use crate::batch::Payload;
 use crate::config::{Global, Transport};
 
 pub use http::HttpStrategy;
+#[cfg(feature = "kafka")]
+pub use kafka::KafkaStrategy;
 #[cfg(feature = "websocket")]
 pub use websocket::{PROTOCOL as WEBSOCKET_PROTOCOL, WebSocketStrategy};
 
@@ -24,6 +27,7 @@ pub use websocket::{PROTOCOL as WEBSOCKET_PROTOCOL, WebSocketStrategy};
 const STRATEGIES: &[&Registered] = &[
     &http::STRATEGY, //
     &websocket::STRATEGY,
+    &kafka::STRATEGY,
 ];
 
 /// A strategy that `send_type` can choose.
@@ -78,6 +82,14 @@ pub enum SendError {
         "client_cert_file and client_key_file in [global.tls] are not a PEM certificate chain and its key"
     )]
     ClientIdentity(#[source] reqwest::Error),
+    /// The library that a strategy is built on refused its settings; what it says, without secrets.
+    #[error("the {library} client cannot be set up: {reason}")]
+    Library {
+        /// Its name.
+        library: &'static str,
+        /// In one line.
+        reason: String,
+    },
     /// The strategy is not part of this program. The configuration says so first.
     #[error("send_type \"{send_type}\" is not part of this log-agent")]
     NotBuilt {
