@@ -1,5 +1,7 @@
 //! Whatever the server does: nothing is lost, nothing is altered, and a server that keeps keys stores every line once.
 
+#[cfg(feature = "kafka")]
+mod kafka;
 mod payload;
 mod refusals;
 mod secure;
