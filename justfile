@@ -70,6 +70,10 @@ queues-long:
 tail-long:
     LOG_AGENT_TEST_CASES=500 cargo test --locked --test promises -- --nocapture tailing::model
 
+# Kafka against a real broker: restarts, limits, a missing topic, passwords and deaths. Needs Java 17 and Maven.
+kafka:
+    LOG_AGENT_TEST_KAFKA="$(bash tests/kafka.sh)" cargo test --locked --test promises -- --nocapture delivery::kafka::real
+
 # Licences, sources and known vulnerabilities of the dependencies (needs cargo-deny).
 deny:
     cargo deny check

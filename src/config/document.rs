@@ -89,13 +89,13 @@ pub(crate) struct Table<'t> {
 
 /// A key with its value.
 #[derive(Clone, Copy)]
-pub(super) struct Entry<'t> {
+pub(crate) struct Entry<'t> {
     /// The key.
-    pub(super) name: &'t str,
+    pub(crate) name: &'t str,
     /// The line of the key, from 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     /// The value.
-    pub(super) value: &'t DeValue<'t>,
+    pub(crate) value: &'t DeValue<'t>,
 }
 
 /// A value and the line that it stands on; the line of its table for a default.
@@ -135,7 +135,7 @@ impl<'t> Table<'t> {
     }
 
     /// All entries in the order of the file.
-    pub(super) fn entries(&self) -> Vec<Entry<'t>> {
+    pub(crate) fn entries(&self) -> Vec<Entry<'t>> {
         let mut entries: Vec<_> = self.entries.iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
         entries.into_iter().filter_map(|(key, _)| self.entry(key.get_ref())).collect()
@@ -152,7 +152,7 @@ impl<'t> Table<'t> {
     }
 
     /// The table below `name`, if there is one.
-    pub(super) fn table(&self, name: &str) -> Result<Option<Table<'t>>, ConfigError> {
+    pub(crate) fn table(&self, name: &str) -> Result<Option<Table<'t>>, ConfigError> {
         let Some(entry) = self.entry(name) else { return Ok(None) };
         match entry.value {
             DeValue::Table(entries) => {

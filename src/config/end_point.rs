@@ -8,7 +8,8 @@ use super::error::{ConfigError, Problem};
 use super::transport::{Schemes, SendType};
 use super::types::{EndPoint, Secret};
 
-/// Headers that the agent sets itself, or that HTTP and the handshake of a WebSocket set for a connection.
+/// Headers that the agent sets itself, with one strategy or another, or that HTTP and the handshake of a WebSocket set for
+/// a connection.
 const OWN_HEADERS: &[&str] = &[
     "Connection",
     "Content-Encoding",
@@ -16,7 +17,10 @@ const OWN_HEADERS: &[&str] = &[
     "Content-Type",
     "Host",
     "Idempotency-Key",
+    "Log-Agent-Key",
     "Log-Agent-Seq",
+    "Log-Agent-Source",
+    "Log-Agent-Spool",
     "Sec-WebSocket-Accept",
     "Sec-WebSocket-Extensions",
     "Sec-WebSocket-Key",

@@ -5,7 +5,7 @@ pub(crate) use super::auth::secret_file;
 pub(crate) use super::document::{Located, Table};
 pub(crate) use super::error::{ConfigError, Problem};
 pub(crate) use super::keys::{Row, name_of, refuse_unknown, table};
-pub(crate) use super::rules::{Line, OneOf, Optional, Or, Rule};
+pub(crate) use super::rules::{Line, List, OneOf, Optional, Or, Required, Rule};
 
 #[cfg(test)]
 mod tests {

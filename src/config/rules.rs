@@ -66,11 +66,11 @@ pub(crate) struct Optional<K>(pub(crate) K);
 pub(crate) struct Or<K: Kind>(pub(crate) K, pub(crate) K::Value);
 
 /// A key that has any number of values up to a limit, in an array; none where it is absent.
-pub(super) struct List<K> {
+pub(crate) struct List<K> {
     /// What each of them is.
-    pub(super) each: K,
+    pub(crate) each: K,
     /// How many there may be.
-    pub(super) count_max: usize,
+    pub(crate) count_max: usize,
 }
 
 /// A key that must be there, with one value or an array of them up to a limit.
@@ -226,6 +226,8 @@ impl Line {
     pub(crate) const ADDRESS: Self = Self { bytes: 0..=255, secret: false };
     /// A secret, or where one is to be had.
     pub(crate) const SECRET: Self = Self { bytes: 1..=4096, secret: true };
+    /// A text, if only an empty one.
+    pub(crate) const MAYBE_EMPTY: Self = Self { bytes: 0..=4096, secret: false };
     /// What stands in place of something else, if only nothing.
     pub(super) const REPLACEMENT: Self = Self { bytes: 0..=4096, secret: false };
 }

@@ -9,6 +9,7 @@ mod fixtures;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod http;
+mod kafka;
 mod mqtt;
 mod nats;
 mod queue;
@@ -23,6 +24,8 @@ use crate::batch::Payload;
 use crate::config::{Global, Transport};
 
 pub use http::HttpStrategy;
+#[cfg(feature = "kafka")]
+pub use kafka::KafkaStrategy;
 #[cfg(feature = "websocket")]
 pub use websocket::{PROTOCOL as WEBSOCKET_PROTOCOL, WebSocketStrategy};
 
@@ -34,6 +37,7 @@ const STRATEGIES: &[&Registered] = &[
     &nats::STRATEGY,
     &amqp::STRATEGY,
     &mqtt::STRATEGY,
+    &kafka::STRATEGY,
 ];
 
 /// A strategy that `send_type` can choose.
@@ -98,6 +102,14 @@ pub enum SendError {
         table: &'static str,
         /// What is wrong with it.
         what: &'static str,
+    },
+    /// The library that a strategy is built on refused its settings; what it says, without secrets.
+    #[error("the {library} client cannot be set up: {reason}")]
+    Library {
+        /// Its name.
+        library: &'static str,
+        /// In one line.
+        reason: String,
     },
     /// The strategy is not part of this program. The configuration says so first.
     #[error("send_type \"{send_type}\" is not part of this log-agent")]

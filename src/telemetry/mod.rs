@@ -50,6 +50,7 @@ const LIBRARIES: &[(&str, &str)] = &[
     ("hyper_util", "warn"),
     ("reqwest", "warn"),
     ("rustls", "warn"),
+    ("rdkafka", "off"),
     ("tungstenite", "warn"),
     ("tokio_tungstenite", "warn"),
     ("async_nats", "off"),

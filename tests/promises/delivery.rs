@@ -4,6 +4,8 @@
 mod amqp;
 mod fail_over;
 mod formats;
+#[cfg(feature = "kafka")]
+mod kafka;
 #[cfg(feature = "mqtt")]
 mod mqtt;
 #[cfg(feature = "nats")]
