@@ -13,7 +13,9 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::OwnedHeaders;
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
+};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::sync::Notify;
 
@@ -21,8 +23,9 @@ use super::message::Message;
 use super::outcome::{Tally, Trouble};
 use crate::send::client::Redactor;
 
-/// How long the thread listens before it looks whether it is still wanted.
-const LISTEN: Duration = Duration::from_millis(100);
+/// How long the thread listens before it looks whether it is still wanted. What comes is heard at once; but at the end of
+/// each such time the library's binding spins for up to a millisecond, which would be seen if it were often.
+const LISTEN: Duration = Duration::from_secs(1);
 
 /// A batch whose messages are on their way.
 #[derive(Debug, Default)]
@@ -130,9 +133,7 @@ impl Session {
     /// # Errors
     /// In one line, why there is none.
     pub(super) fn start(config: &ClientConfig, redactor: Arc<Redactor>) -> Result<Self, String> {
-        let events = Events { trouble: Mutex::default(), redactor: Arc::clone(&redactor) };
-        let told = |error: KafkaError| redactor.clean(super::outcome::one_line(&error.to_string()));
-        let producer: Arc<Producer> = Arc::new(config.create_with_context(events).map_err(told)?);
+        let producer = Arc::new(make(config, redactor)?);
         let (end, asked_to_end) = channel();
         let listener = Arc::clone(&producer);
         std::thread::Builder::new()
@@ -140,6 +141,14 @@ impl Session {
             .spawn(move || listen(listener, &asked_to_end))
             .map_err(|error| format!("a thread cannot be started: {error}"))?;
         Ok(Self { producer: Some(producer), end, serves: AtomicBool::new(true) })
+    }
+
+    /// Whether a producer can be made of `config`; it is ended at once.
+    ///
+    /// # Errors
+    /// In one line, why none can.
+    pub(super) fn check(config: &ClientConfig, redactor: Arc<Redactor>) -> Result<(), String> {
+        make(config, redactor).map(drop)
     }
 
     /// Hands a message to the library, which copies it. Its delivery is reported to `pending`.
@@ -189,7 +198,7 @@ impl Session {
         self.serves.store(false, Ordering::Relaxed);
     }
 
-    /// Waits until all that is queued was delivered or given up on, and until the producer is gone; for each at most `within`.
+    /// Waits until all that is queued was delivered or given up on, for at most `within`, and until the producer is gone.
     pub(super) fn close(mut self, within: Duration) {
         if let Some(producer) = &self.producer {
             // What is left then belongs to batches that are sent again.
@@ -197,11 +206,13 @@ impl Session {
         }
         let (gone, waited) = channel();
         self.end(Some(gone));
-        let _ = waited.recv_timeout(within);
+        let _ = waited.recv_timeout(LISTEN + within);
     }
 
     fn end(&mut self, gone: Option<Sender<()>>) {
         if let Some(producer) = self.producer.take() {
+            // Nobody waits for what is still queued, and it is not to be sent beside what is sent again.
+            producer.purge(PurgeConfig::default().queue().inflight());
             // The thread is there: it ends only when it is told to.
             let _ = self.end.send(End { _producer: producer, gone });
         }
@@ -212,6 +223,13 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.end(None);
     }
+}
+
+/// Makes a producer.
+fn make(config: &ClientConfig, redactor: Arc<Redactor>) -> Result<Producer, String> {
+    let events = Events { trouble: Mutex::default(), redactor: Arc::clone(&redactor) };
+    let told = |error: KafkaError| redactor.clean(super::outcome::one_line(&error.to_string()));
+    config.create_with_context(events).map_err(told)
 }
 
 /// Hears of deliveries until it is told to end, and ends the producer.

@@ -79,9 +79,7 @@ impl KafkaStrategy {
         let config = settings::client(global, options).map_err(refused)?;
         let redactor = Arc::new(Redactor::new(global, None));
         // What its settings mean together, the library says when it makes a producer of them.
-        let trial =
-            Session::start(&settings::unconnected(&config), Arc::clone(&redactor)).map_err(refused)?;
-        drop(trial);
+        Session::check(&settings::unconnected(&config), Arc::clone(&redactor)).map_err(refused)?;
         Ok(Self {
             config,
             options: options.clone(),
