@@ -1,7 +1,7 @@
 //! The storage seam: every change that the spool makes to the disk, and every sync of one, goes through [`Storage`].
 //!
 //! In production the operating system is behind it ([`Os`]), in tests a disk whose power can be cut before every step
-//! ([`sim`]). What is only read needs no seam: that happens through plain files.
+//! (`sim`). What is only read needs no seam: that happens through plain files.
 //!
 //! Invariants that whoever calls relies on, and no more than these:
 //! - Bytes and a file's length are durable after [`Storage::sync_data`] of the file. Until then any part of them may be,
@@ -142,7 +142,7 @@ impl Storage for Os {
 }
 
 /// A step of a protocol is about to be done on `path`: says whether it is to be done. Debug builds can be told to die
-/// there, or to leave it out: see [`kill`].
+/// there, or to leave it out: see `kill`.
 pub(super) fn step(name: &str, path: &Path) -> bool {
     #[cfg(debug_assertions)]
     return kill::point(name, || Some(path.to_owned()));
