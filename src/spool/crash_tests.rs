@@ -171,14 +171,34 @@ impl Run {
         let mut disks = Vec::new();
         // The same disk later has to keep more promises.
         for steps in (self.sim.given()..=self.sim.steps()).rev() {
-            let promise = self.promise(steps);
-            for image in self.sim.crash(steps, random) {
-                if seen.insert(sim::fingerprint(&image)) {
-                    disks.push(Left { steps, image, promise: promise.clone() });
-                }
-            }
+            disks.extend(
+                self.disks_after(steps, random).filter(|left| seen.insert(sim::fingerprint(&left.image))),
+            );
         }
+        println!("{} disks after {} steps", disks.len(), self.sim.steps() - self.sim.given());
         disks
+    }
+
+    fn disks_after(&self, steps: usize, random: &mut SmallRng) -> impl Iterator<Item = Left> {
+        let promise = self.promise(steps);
+        self.sim.crash(steps, random).into_iter().map(move |image| Left {
+            steps,
+            image,
+            promise: promise.clone(),
+        })
+    }
+
+    /// So many of them, each after another step if there are enough; or with `LOG_AGENT_TEST_ALL` all.
+    fn some_disks(&self, count: usize, random: &mut SmallRng) -> Vec<Left> {
+        if all_is_wanted() {
+            return self.disks(random);
+        }
+        let steps = sample((self.sim.given()..=self.sim.steps()).collect(), count, random);
+        let one = |steps| {
+            let mut disks: Vec<_> = self.disks_after(steps, random).collect();
+            disks.swap_remove(random.random_range(0..disks.len()))
+        };
+        steps.into_iter().map(one).collect()
     }
 
     /// Looks at disks, and says what is wrong with each that has something wrong.
@@ -239,9 +259,13 @@ impl Run {
     }
 }
 
+fn all_is_wanted() -> bool {
+    std::env::var_os("LOG_AGENT_TEST_ALL").is_some()
+}
+
 /// So many of them, or with `LOG_AGENT_TEST_ALL` all.
 fn sample<T>(mut all: Vec<T>, usual: usize, random: &mut SmallRng) -> Vec<T> {
-    let wanted = if std::env::var_os("LOG_AGENT_TEST_ALL").is_some() { usize::MAX } else { usual };
+    let wanted = if all_is_wanted() { usize::MAX } else { usual };
     println!("{} of {}", all.len().min(wanted), all.len());
     while all.len() > wanted {
         all.swap_remove(random.random_range(0..all.len()));
@@ -273,7 +297,7 @@ fn assert_nothing_wrong(run: &Run, disks: &[Left]) {
 fn a_power_cut_before_any_step_of_a_short_run_loses_nothing() {
     let mut random = random(1);
     let run = short();
-    let disks = sample(run.disks(&mut random), usize::MAX, &mut random);
+    let disks = run.disks(&mut random);
     assert!(disks.len() > 60, "a short run has more steps than that");
     assert_nothing_wrong(&run, &disks);
 }
@@ -281,9 +305,9 @@ fn a_power_cut_before_any_step_of_a_short_run_loses_nothing() {
 #[test]
 fn a_power_cut_anywhere_in_a_long_run_loses_nothing() {
     let mut random = random(2);
-    for _ in 0..asked("LOG_AGENT_TEST_CASES", 2) {
+    for _ in 0..asked("LOG_AGENT_TEST_CASES", 4) {
         let run = long(&mut random);
-        let disks = sample(run.disks(&mut random), 30, &mut random);
+        let disks = run.some_disks(60, &mut random);
         assert_nothing_wrong(&run, &disks);
     }
 }
@@ -292,12 +316,12 @@ fn a_power_cut_anywhere_in_a_long_run_loses_nothing() {
 fn a_power_cut_while_another_is_recovered_from_loses_nothing() {
     let mut random = random(3);
     let run = short();
-    for left in sample(run.disks(&mut random), 2, &mut random) {
+    for left in run.some_disks(5, &mut random) {
         let recovering = recovering(&run, &left.promise, |root| {
             sim::make(&left.image, root);
             Sim::new(root)
         });
-        let disks = sample(recovering.disks(&mut random), 15, &mut random);
+        let disks = recovering.some_disks(25, &mut random);
         assert_nothing_wrong(&recovering, &disks);
     }
 }
@@ -308,10 +332,10 @@ fn a_power_cut_after_a_kill_loses_nothing() {
     let mut random = random(6);
     let run = short();
     let steps: Vec<_> = (run.sim.given()..=run.sim.steps()).collect();
-    for steps in sample(steps, 4, &mut random) {
+    for steps in sample(steps, 8, &mut random) {
         println!("killed after step {steps}");
         let recovering = recovering(&run, run.promise(steps), |root| run.sim.killed(steps, root));
-        let disks = sample(recovering.disks(&mut random), 12, &mut random);
+        let disks = recovering.some_disks(20, &mut random);
         assert_nothing_wrong(&recovering, &disks);
     }
 }
@@ -321,11 +345,11 @@ fn whichever_call_to_the_disk_fails_nothing_is_lost() {
     let mut random = random(4);
     let calls = with(|_| {}).sim.calls();
     let failing: Vec<_> = (0..calls).flat_map(|n| [(n, Failure::Io), (n, Failure::NoSpace)]).collect();
-    for (number, failure) in sample(failing, 12, &mut random) {
+    for (number, failure) in sample(failing, 30, &mut random) {
         let times = random.random_range(1..4);
         println!("{times} calls from {number} on fail: {failure:?}");
         let run = Run { failing: true, ..with(|sim| sim.fail_from(number, failure, times)) };
-        let disks = sample(run.disks(&mut random), 2, &mut random);
+        let disks = run.some_disks(2, &mut random);
         assert_nothing_wrong(&run, &disks);
     }
 }
@@ -333,9 +357,12 @@ fn whichever_call_to_the_disk_fails_nothing_is_lost() {
 /// Leaves out one sync everywhere, and says whether a power cut shows it.
 fn is_noticed(mistake: (Call, &'static str), random: &mut SmallRng) -> bool {
     let run = with(|sim| sim.leave_out(mistake.0, mistake.1));
-    let mut disks = run.disks(random);
-    disks.shuffle(random);
-    disks.chunks(8).any(|disks| !run.look_at(disks).is_empty())
+    let mut steps: Vec<_> = (run.sim.given()..=run.sim.steps()).collect();
+    steps.shuffle(random);
+    steps.into_iter().any(|steps| {
+        let disks: Vec<_> = run.disks_after(steps, random).take(6).collect();
+        !run.look_at(&disks).is_empty()
+    })
 }
 
 #[test]

@@ -74,6 +74,18 @@ enum Step {
     },
 }
 
+impl Step {
+    /// Whether it writes just where `before` did.
+    fn replaces(&self, before: &Self) -> bool {
+        match (self, before) {
+            (Self::Write { at, bytes, .. }, Self::Write { at: other, bytes: others, .. }) => {
+                at == other && bytes.len() == others.len()
+            }
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -532,7 +544,10 @@ impl Cut {
                 }
                 Step::Unlink { .. } | Step::Rename { .. } => cut.names.push(step.clone()),
                 Step::Write { file, .. } | Step::SetLen { file, .. } => {
-                    cut.files[*file].changes.push(step.clone());
+                    // What is written over and over in one place is there as it was last, or was before.
+                    let changes = &mut cut.files[*file].changes;
+                    changes.retain(|before| !step.replaces(before));
+                    changes.push(step.clone());
                 }
                 Step::Sync { file } => {
                     let pending = &mut cut.files[*file];
