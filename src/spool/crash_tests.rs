@@ -16,6 +16,7 @@ use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 
 use super::model::rig::{FILES, LogFile, Promise, Rig, Sizes};
+use super::storage::Storage as _;
 use super::storage::sim::{self, Call, Failure, Image, Sim};
 use super::{SyncMode, dead_letter, disk::Disk, ledger::Ledger, tools};
 use crate::event::SkipReason;
@@ -49,8 +50,8 @@ struct Run {
     files: [LogFile; FILES.len()],
     promises: Vec<Promise>,
     limits: Sizes,
-    /// The disk failed where nobody knows.
-    failing: bool,
+    /// The ledger may be one that was rebuilt: the disk failed while it was opened, or it was removed.
+    forgetful: bool,
 }
 
 /// Small enough for every step of a short run to be of another kind.
@@ -72,7 +73,7 @@ fn end(mut rig: Rig) -> Run {
     let (sim, limits) = (rig.sim.take().unwrap(), rig.limits);
     let nothing = Promise { steps: 0, files: Default::default(), server: Default::default(), dead: 0 };
     let promises = std::iter::once(nothing).chain(std::mem::take(&mut rig.promises)).collect();
-    Run { sim, files: rig.files.clone(), promises, limits, failing: false }
+    Run { sim, files: rig.files.clone(), promises, limits, forgetful: false }
 }
 
 /// Append, roll, cut, acknowledge, bisect, reject, unlink, an end and a start.
@@ -93,6 +94,7 @@ fn tell(rig: &mut Rig, between: impl Fn(&mut Rig, &'static str)) {
     let last = *rig.outstanding().last().unwrap();
     rig.acknowledge(last);
     rig.close();
+    between(rig, "restart");
     rig.open();
     rig.read(2, 1, None);
     rig.cut();
@@ -105,10 +107,26 @@ fn tell(rig: &mut Rig, between: impl Fn(&mut Rig, &'static str)) {
 /// A run with a segment that is given up and a ledger that is written anew, as the disk fails to sync them.
 fn short() -> Run {
     let mut rig = begin(|_| {});
-    tell(&mut rig, |rig, place| rig.sim.as_ref().unwrap().fail(Call::Sync, place, Failure::Io, 1));
+    tell(&mut rig, |rig, place| {
+        if place != "restart" {
+            rig.sim.as_ref().unwrap().fail(Call::Sync, place, Failure::Io, 1);
+        }
+    });
     let run = end(rig);
     assert_eq!(run.sim.failures_left(), 0, "everything that was to fail did");
     run
+}
+
+/// A run whose ledger is gone when the spool is opened again, and is rebuilt from the segments.
+fn rebuilt() -> Run {
+    let mut rig = begin(|_| {});
+    tell(&mut rig, |rig, place| {
+        if place == "restart" {
+            rig.forgetful = true;
+            rig.sim.as_ref().unwrap().remove_dir(&rig.dir().join("ledger")).unwrap();
+        }
+    });
+    Run { forgetful: true, ..end(rig) }
 }
 
 /// A run in which something is done to the disk before its first step, and nothing later.
@@ -231,8 +249,10 @@ impl Run {
         let disk = Disk::new(&rig.dir());
         rig.limits = self.limits;
         rig.files = self.files.clone();
+        rig.forgetful = self.forgetful;
         rig.server = left.promise.server.clone();
-        rig.settled = left.promise.dead;
+        // Where the ledger is rebuilt, what is not known to be settled is sent again, refused or not.
+        rig.settled = if self.forgetful { 0 } else { left.promise.dead };
         rig.dead = dead_letter::read_all(&disk).unwrap().len() as u64;
         assert!(rig.settled <= rig.dead, "a dead letter is gone");
         rig.open();
@@ -244,8 +264,7 @@ impl Run {
         for name in set_aside.iter().filter(|name| name.as_encoded_bytes().starts_with(b"ledger")) {
             // What a sync has failed for may never come to the disk, whatever a later one says. Where that was the
             // ledger, as it was opened, it is rebuilt: some batches are sent again.
-            rig.forgetful = true;
-            if self.failing {
+            if self.forgetful {
                 continue;
             }
             let path = disk.quarantine().join(name);
@@ -303,6 +322,14 @@ fn a_power_cut_before_any_step_of_a_short_run_loses_nothing() {
 }
 
 #[test]
+fn a_power_cut_while_the_ledger_is_rebuilt_loses_nothing() {
+    let mut random = random(7);
+    let run = rebuilt();
+    let disks = run.some_disks(60, &mut random);
+    assert_nothing_wrong(&run, &disks);
+}
+
+#[test]
 fn a_power_cut_anywhere_in_a_long_run_loses_nothing() {
     let mut random = random(2);
     for _ in 0..asked("LOG_AGENT_TEST_CASES", 4) {
@@ -348,7 +375,7 @@ fn whichever_call_to_the_disk_fails_nothing_is_lost() {
     for (number, failure) in sample(failing, 30, &mut random) {
         let times = random.random_range(1..4);
         println!("{times} calls from {number} on fail: {failure:?}");
-        let run = Run { failing: true, ..with(|sim| sim.fail_from(number, failure, times)) };
+        let run = Run { forgetful: true, ..with(|sim| sim.fail_from(number, failure, times)) };
         let disks = run.some_disks(2, &mut random);
         assert_nothing_wrong(&run, &disks);
     }

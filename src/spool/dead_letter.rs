@@ -45,17 +45,20 @@ pub struct DeadLetter {
 pub(super) struct DeadLetters {
     disk: Disk,
     active: Option<(SegmentId, File, u64)>,
+    /// A file with what was written of a letter that failed, and how long it was before.
+    torn: Option<(SegmentId, File, u64)>,
     next: SegmentId,
 }
 
 impl DeadLetters {
     pub(super) fn open(disk: Disk) -> io::Result<Self> {
         let last = files(&disk)?.last().copied();
-        Ok(Self { disk, active: None, next: last.map_or(SegmentId(1), |last| last.plus(1)) })
+        Ok(Self { disk, active: None, torn: None, next: last.map_or(SegmentId(1), |last| last.plus(1)) })
     }
 
     /// Appends a dead letter, durably.
     pub(super) fn append(&mut self, letter: &DeadLetter) -> io::Result<()> {
+        self.take_back()?;
         let (id, file, len) = match self.active.take().filter(|(_, _, len)| *len < FILE_BYTES_MAX) {
             Some(active) => active,
             None => {
@@ -80,13 +83,31 @@ impl DeadLetters {
             .write(&file, &mut [IoSlice::new(&bytes), IoSlice::new(&payload)])
             .and_then(|()| self.disk.sync_data(&file));
         if let Err(error) = written {
-            if len == 0 {
-                // So that a disk that goes on refusing is not filled with the beginnings of files.
-                let _ = self.disk.unlink(&self.disk.dead_letters().join(segment::file_name(id)));
-            }
+            self.torn = Some((id, file, len));
+            // Now, or else before the next letter.
+            let _ = self.take_back();
             return Err(error);
         }
         self.active = Some((id, file, len + (bytes.len() + payload.len()) as u64));
+        Ok(())
+    }
+}
+
+impl DeadLetters {
+    /// Takes back what was written of a letter that failed: the newest file alone may end with half a letter.
+    fn take_back(&mut self) -> io::Result<()> {
+        let Some((id, file, len)) = &self.torn else { return Ok(()) };
+        if *len == 0 {
+            // Durable with the name of the next file.
+            match self.disk.unlink(&self.disk.dead_letters().join(segment::file_name(*id))) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        } else {
+            self.disk.set_len(file, *len)?;
+            self.disk.sync_all(file)?;
+        }
+        self.torn = None;
         Ok(())
     }
 }

@@ -48,6 +48,11 @@ enum Op {
     DropLedger,
     SaveLedger,
     PutBackLedger,
+    /// A byte of the ledger's database is damaged, counted among those that are not zero.
+    FlipLedger {
+        byte: prop::sample::Index,
+        bit: u8,
+    },
     Tear(u64),
     /// A bit of a byte of a segment; both are counted from the newest and the last.
     Flip {
@@ -109,6 +114,14 @@ impl Rig {
                     disk::copy_dir(&rig.saved_ledger(), &dir.join("ledger")).unwrap();
                 }
             }),
+            Op::FlipLedger { byte, bit } => self.between(|rig, dir| {
+                rig.forgetful = true;
+                let path = dir.join("ledger/db");
+                let mut bytes = std::fs::read(&path).unwrap();
+                let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+                bytes[written[byte.index(written.len())]] ^= 1 << bit;
+                std::fs::write(path, bytes).unwrap();
+            }),
             Op::Tear(bytes) => self.between(|rig, dir| {
                 rig.damages += 1;
                 let Some(path) = segments(dir).pop() else { return };
@@ -159,6 +172,7 @@ proptest! {
             2 => Just(Op::DropLedger),
             1 => Just(Op::SaveLedger),
             1 => Just(Op::PutBackLedger),
+            2 => (any::<prop::sample::Index>(), 0..8_u8).prop_map(|(byte, bit)| Op::FlipLedger { byte, bit }),
         ].boxed())
     ) {
         run(&ops);
@@ -175,6 +189,18 @@ proptest! {
         run(&ops);
     }
 }
+/// A spool that gives numbers again which it has given before is found out.
+#[test]
+fn numbers_that_are_given_again_are_noticed() {
+    let read = Op::Read { file: 0, lines: 3, skip: None };
+    let ops = [read.clone(), Op::Cut, Op::Reopen, read, Op::Cut];
+    run(&ops);
+    super::recovery::FORGETS_NUMBERS.set(true);
+    let noticed = std::panic::catch_unwind(|| run(&ops));
+    super::recovery::FORGETS_NUMBERS.set(false);
+    assert!(noticed.is_err(), "the model does not mind two lines of one number");
+}
+
 /// What was found by the tests above, for good.
 #[test]
 fn a_segment_that_lost_its_header_keeps_its_id_when_the_spool_takes_a_new_one() {

@@ -9,7 +9,7 @@
 //!   takes a new id.
 //! - The cost is that of the newest segment, not of the backlog: of the others only the heads are read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,6 +29,12 @@ use super::view::Shared;
 use super::{Counts, SpoolError, SpoolOptions};
 use crate::config::SyncMode;
 use crate::event::{Position, SegmentId, Seq, SourceName};
+
+#[cfg(test)]
+thread_local! {
+    /// Sources are numbered from 1 again: the mistake that a test of starts has to find.
+    pub(super) static FORGETS_NUMBERS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
 
 /// What recovery found.
 pub(super) struct Recovered {
@@ -94,6 +100,10 @@ pub(super) fn recover(disk: &Disk, options: &SpoolOptions) -> Result<Recovered, 
         || rebuilt && !survey.is_empty();
     let mut state = tail.files;
     state.next_seqs = number(&mut books, &tail.places, new_id);
+    #[cfg(test)]
+    if FORGETS_NUMBERS.get() {
+        state.next_seqs.clear();
+    }
     if begin {
         // A mark of what is gone would pass for one of what comes in its place.
         books.mark = Mark {
@@ -238,10 +248,18 @@ fn rebuild(disk: &Disk, tail: &Tail, survey: &Survey) -> Result<Books, SpoolErro
     let mut dead: BTreeMap<SourceName, u64> = BTreeMap::new();
     let mut later: BTreeMap<SourceName, u64> = BTreeMap::new();
     let letters = dead_letter::read_all(disk).map_err(io_error(&disk.dead_letters()))?;
+    let mut again = BTreeSet::new();
     for letter in letters.into_values() {
-        let counts = if letter.position < cursor { &mut dead } else { &mut later };
+        let counts = if letter.position < cursor {
+            &mut dead
+        } else {
+            again.insert(letter.position);
+            &mut later
+        };
         *counts.entry(letter.source).or_default() += 1;
     }
+    // What is sent again is decided anew. Before the ledger is there: a crash in between rebuilds it once more.
+    dead_letter::remove(disk, &again).map_err(io_error(&disk.dead_letters()))?;
     for (name, total) in there {
         let known = accounts.remove(&name).unwrap_or_default();
         let mut left = total;

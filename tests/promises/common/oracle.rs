@@ -224,3 +224,34 @@ fn the_oracle_finds_what_it_is_for() {
     };
     assert!(found(&swap).contains("out of order"));
 }
+
+/// A request of the collector's format, as far as the checks look at it.
+#[cfg(test)]
+fn received(key: &str, seq: &str, body: &str) -> Received {
+    let headers = [("Idempotency-Key", key), ("Log-Agent-Seq", seq)];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    Received {
+        at: Instant::now(),
+        connection: 0,
+        message: super::Message { start_line: "POST / HTTP/1.1".into(), headers, body: Vec::new() },
+        body: std::sync::Arc::new(body.into()),
+        fault: super::Fault::Pass,
+    }
+}
+
+#[test]
+fn resends_that_differ_and_batches_that_overlap_are_found() {
+    let (first, next) = (received("\"a-1-5\"", "1-5", "five"), received("\"a-6-9\"", "6-9", "four"));
+    let good = [first.clone(), next.clone(), first.clone()];
+    assert_resends_identical(&good);
+    assert_batches_keep_their_boundaries(&good);
+    let differs =
+        |request| std::panic::catch_unwind(|| assert_resends_identical(&[first.clone(), request])).is_err();
+    assert!(differs(received("\"a-1-5\"", "1-5", "FIVE")));
+    assert!(differs(received("\"a-1-5\"", "2-6", "five")));
+    let overlaps = received("\"a-4-9\"", "4-9", "six");
+    assert!(
+        std::panic::catch_unwind(|| assert_batches_keep_their_boundaries(&[first.clone(), overlaps]))
+            .is_err()
+    );
+}

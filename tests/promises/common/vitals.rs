@@ -21,13 +21,19 @@ type Kind = (&'static str, fn(&Sample) -> f64, f64);
 #[derive(Debug)]
 pub struct Vitals {
     begun: Instant,
+    every: Duration,
     sampled: Option<Instant>,
     samples: Vec<Sample>,
 }
 
 impl Vitals {
     pub fn new() -> Self {
-        Self { begun: Instant::now(), sampled: None, samples: Vec::new() }
+        Self::every(Duration::from_millis(250))
+    }
+
+    /// With a sample about so often.
+    pub fn every(every: Duration) -> Self {
+        Self { begun: Instant::now(), every, sampled: None, samples: Vec::new() }
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -39,9 +45,9 @@ impl Vitals {
         self.samples.iter().map(|sample| sample.rss_kib).fold(0.0, f64::max)
     }
 
-    /// Notes what the process takes, about once in a quarter of a second; one that is just gone has no figures.
+    /// Notes what the process takes, where it is time for it; one that is just gone has no figures.
     pub fn sample(&mut self, pid: u32, spool: &Path) {
-        if self.sampled.is_some_and(|at| at.elapsed() < Duration::from_millis(250)) {
+        if self.sampled.is_some_and(|at| at.elapsed() < self.every) {
             return;
         }
         self.sampled = Some(Instant::now());
