@@ -151,11 +151,15 @@ impl Injection {
     /// How many calls it hit, of a process that has ended.
     pub fn hits(&self, scene: &Scene, pid: u32) -> usize {
         let mut text = String::new();
-        let end = format!("{pid} +++ ");
+        let pid = pid.to_string();
         wait_for(PATIENCE, "strace has written everything", || {
             text =
                 String::from_utf8_lossy(&std::fs::read(Self::trace(scene)).unwrap_or_default()).into_owned();
-            text.lines().any(|line| line.starts_with(&end))
+            // strace pads short process ids.
+            text.lines().any(|line| {
+                let mut words = line.split_whitespace();
+                words.next() == Some(&pid) && words.next() == Some("+++")
+            })
         });
         text.lines().filter(|line| line.contains("(INJECTED)")).count()
     }

@@ -75,11 +75,15 @@ fn fill_up(trial: &mut Trial, backlog: usize, takes_more: bool) -> Filling {
     let mut before = (0, Instant::now());
     wait_for(PATIENCE, "reading to pause", || {
         let spooled = trial.spooled();
+        if spooled == trial.written() {
+            // The spool has given up a file of its own meanwhile, as when the ledger is written anew.
+            Filling::take_all(trial);
+            trial.append(MANY);
+        } else if spooled != before.0 && takes_more {
+            Filling::take_all(trial);
+        }
         if spooled != before.0 {
             before = (spooled, Instant::now());
-            if takes_more {
-                Filling::take_all(trial);
-            }
         }
         before.1.elapsed() > RETRIES_WITHIN
     });
