@@ -11,7 +11,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::codec::{Cursor, Put as _};
@@ -25,18 +24,19 @@ const LEN: usize = 12;
 /// The file.
 #[derive(Debug)]
 pub(super) struct Commits {
+    disk: Disk,
     file: File,
     recorded: u64,
 }
 
 impl Commits {
     /// Opens the file of the ledger in `dir`, or creates it.
-    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+    pub(super) fn open(disk: &Disk, dir: &Path) -> io::Result<Self> {
         let file = Disk::open_or_create(&dir.join(NAME))?;
         let mut bytes = [0; LEN];
         let read = disk::read_at(&file, &mut bytes, 0)?;
         let recorded = decode(bytes.get(..read).unwrap_or_default()).unwrap_or(0);
-        Ok(Self { file, recorded })
+        Ok(Self { disk: disk.clone(), file, recorded })
     }
 
     /// The commits that there were, at least, when the file was opened.
@@ -46,7 +46,7 @@ impl Commits {
 
     /// Notes that `count` commits are durable. What cannot be noted is not found missing.
     pub(super) fn record(&self, count: u64) {
-        let _ = self.file.write_all_at(&encode(count), 0);
+        let _ = self.disk.overwrite(&self.file, &encode(count), 0);
     }
 }
 

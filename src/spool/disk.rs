@@ -128,6 +128,11 @@ impl Disk {
         File::open(path)
     }
 
+    /// Writes over bytes that are there.
+    pub(super) fn overwrite(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.storage.overwrite(file, bytes, at)
+    }
+
     pub(super) fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.storage.sync_dir(path)
     }
@@ -155,14 +160,14 @@ impl Disk {
     /// Cuts a file of the spool to `len` bytes, durably.
     pub(super) fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
         let file = Self::open_to_mend(path)?;
-        self.storage.set_len(&file, len)?;
+        self.set_len(&file, len)?;
         self.sync_all(&file)
     }
 
     /// Writes over the beginning of a file of the spool, durably.
     pub(super) fn mend_head(&self, path: &Path, head: &[u8]) -> io::Result<()> {
         let file = Self::open_to_mend(path)?;
-        self.storage.overwrite(&file, head, 0)?;
+        self.overwrite(&file, head, 0)?;
         self.sync_all(&file)
     }
 

@@ -417,7 +417,7 @@ impl Ledger {
         // What a killed process left may be in memory alone, and sled builds on it.
         sync_files(disk, path).map_err(io)?;
         let db = open_with_deadline(path)?;
-        let commits = Commits::open(path).map_err(io)?;
+        let commits = Commits::open(disk, path).map_err(io)?;
         let count = db
             .get(KEY_COMMITS)
             .map_err(|source| LedgerError::Database { path: path.to_owned(), source })?

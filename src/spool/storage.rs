@@ -9,7 +9,8 @@
 //! - A name that was created, renamed or unlinked is durable after [`Storage::sync_dir`] of its directory. Until then a
 //!   power cut takes back the newest such changes of a directory, as many as it likes. A rename is done or not.
 //!
-//! sled writes the ledger's files by itself. They are made durable through here like all others.
+//! sled writes the ledger's files by itself. They are made durable through here like all others. The lock, the reserve and
+//! the file that counts commits are created beside it: nothing depends on their names.
 
 #[cfg(debug_assertions)]
 mod kill;
