@@ -15,7 +15,7 @@ use super::files::FileState;
 use super::frame::FrameHeader;
 use super::ledger::Books;
 use super::missing::{self, Places};
-use super::reader::{self, Found};
+use super::reader::{self, Place};
 use super::segment::{self, Snapshot};
 use super::survey::{Survey, io_error};
 use crate::event::{Position, SegmentId};
@@ -117,23 +117,21 @@ pub(super) fn damage_in_last_group(
 ) -> io::Result<Option<(u64, Position)>> {
     let mut damage: Vec<(u64, Position)> = Vec::new();
     let mut position = first;
-    let mut at = segment::HEADER_LEN as u64;
-    while at < len {
-        let (header, intact, next) = match reader::frame_at(file, id, at, len)? {
-            Found::Frame(header, _, end) => (Some(header), true, end),
-            Found::BadPayload(header, end) => (Some(header), false, end),
-            Found::BadHeader => (None, false, reader::find_frame(file, id, at + 1, len)?.unwrap_or(len)),
+    reader::places(file, id, segment::HEADER_LEN as u64, len, |at, _, place| {
+        let (header, intact) = match place {
+            Place::Frame(header, _) => (Some(header), true),
+            Place::Damage(header) => (header, false),
         };
-        if let Some(header) = &header {
+        if let Some(header) = header {
             // A group that was begun behind the damage proves that the damaged one was synced.
             damage.retain(|(damaged_at, _)| header.group_at <= *damaged_at);
         }
         if !intact {
-            damage.push((at, header.as_ref().map_or(position, |header| header.first_position)));
+            damage.push((at, header.map_or(position, |header| header.first_position)));
         }
         position = header.map_or(position, |header| position.max(header.end_position()));
-        at = next;
-    }
+        Ok::<_, io::Error>(())
+    })?;
     Ok(damage.first().copied())
 }
 

@@ -12,7 +12,7 @@ use std::io::{self, IoSlice};
 use super::codec::{Cursor, Put as _};
 use super::disk::{self, Disk};
 use super::frame::{FrameHeader, FrameKind};
-use super::reader::{self, Found};
+use super::reader::{self, Place};
 use super::segment;
 use crate::event::{Position, SegmentId, Seq, SourceName, Timestamp};
 
@@ -91,9 +91,7 @@ impl DeadLetters {
         self.active = Some((id, file, len + (bytes.len() + payload.len()) as u64));
         Ok(())
     }
-}
 
-impl DeadLetters {
     /// Takes back what was written of a letter that failed: the newest file alone may end with half a letter.
     fn take_back(&mut self) -> io::Result<()> {
         let Some((id, file, len)) = &self.torn else { return Ok(()) };
@@ -169,39 +167,41 @@ pub(super) fn take_newest(disk: &Disk, count: usize) -> io::Result<BTreeMap<Posi
     Ok(letters)
 }
 
-/// Adds what is in one file; says where the last of it ends that can be read.
-fn read(disk: &Disk, id: SegmentId, letters: &mut BTreeMap<Position, DeadLetter>) -> io::Result<u64> {
+/// Adds what is in one file.
+fn read(disk: &Disk, id: SegmentId, letters: &mut BTreeMap<Position, DeadLetter>) -> io::Result<()> {
     let file = Disk::open(&disk.dead_letters().join(segment::file_name(id)))?;
-    let len = file.metadata()?.len();
-    let (mut at, mut intact) = (0, 0);
-    while at < len {
-        at = match reader::frame_at(&file, id, at, len)? {
-            Found::Frame(header, payload, end) => {
-                if let Some(letter) = decode(&header, &payload) {
-                    letters.entry(letter.position).or_insert(letter);
-                }
-                intact = end;
-                end
-            }
-            Found::BadPayload(_, end) => end,
-            Found::BadHeader => reader::find_frame(&file, id, at + 1, len)?.unwrap_or(len),
-        };
-    }
-    Ok(intact)
+    reader::places(&file, id, 0, file.metadata()?.len(), |_, _, place| {
+        if let Place::Frame(header, payload) = place
+            && let Some(letter) = decode(header, payload)
+        {
+            letters.entry(letter.position).or_insert(letter);
+        }
+        Ok(())
+    })
 }
 
-/// Cuts what a crash left of the newest letter, which nobody was promised. Bytes that say something are kept.
+/// Cuts what a crash left of the newest letter, which nobody was promised. Bytes that say something are kept; where they
+/// cannot be, they stay where they are.
 pub(super) fn cut_torn(disk: &Disk) -> io::Result<()> {
     let Some(newest) = files(disk)?.last().copied() else { return Ok(()) };
-    let intact = read(disk, newest, &mut BTreeMap::new())?;
     let path = disk.dead_letters().join(segment::file_name(newest));
     let file = Disk::open(&path)?;
     let len = file.metadata()?.len();
+    let mut intact = 0;
+    reader::places(&file, newest, 0, len, |_, to, place| {
+        if let Place::Frame(..) = place {
+            intact = to;
+        }
+        Ok::<_, io::Error>(())
+    })?;
     if intact == len && len > 0 {
         return Ok(());
     }
-    if !disk::is_zero(&file, intact)? {
-        reader::keep(disk, &file, &quarantine_name(newest, intact, len), intact, len)?;
+    if !disk::is_zero(&file, intact)?
+        && let Err(error) = reader::keep(disk, &file, &quarantine_name(newest, intact, len), intact, len)
+    {
+        tracing::error!(path = %path.display(), offset = intact, %error, "a torn dead letter could not be kept aside");
+        return Ok(());
     }
     if len > 0 {
         tracing::warn!(
@@ -229,21 +229,17 @@ pub(super) fn remove(disk: &Disk, gone: &BTreeSet<Position>) -> io::Result<()> {
         let path = disk.dead_letters().join(segment::file_name(id));
         let file = Disk::open(&path)?;
         let len = file.metadata()?.len();
-        let (mut kept, mut removed, mut at) = (Vec::new(), false, 0);
-        while at < len {
-            let (goes, next) = match reader::frame_at(&file, id, at, len)? {
-                Found::Frame(header, _, end) => (gone.contains(&header.first_position), end),
-                Found::BadPayload(_, end) => (false, end),
-                Found::BadHeader => (false, reader::find_frame(&file, id, at + 1, len)?.unwrap_or(len)),
-            };
+        let (mut kept, mut removed) = (Vec::new(), false);
+        reader::places(&file, id, 0, len, |from, to, place| {
+            let goes = matches!(place, Place::Frame(header, _) if gone.contains(&header.first_position));
             removed |= goes;
             if !goes {
-                let mut bytes = vec![0; usize::try_from(next - at).unwrap_or(0)];
-                let read = disk::read_at(&file, &mut bytes, at)?;
+                let mut bytes = vec![0; usize::try_from(to - from).unwrap_or(0)];
+                let read = disk::read_at(&file, &mut bytes, from)?;
                 kept.extend_from_slice(bytes.get(..read).unwrap_or_default());
             }
-            at = next;
-        }
+            Ok::<_, io::Error>(())
+        })?;
         if removed && kept.is_empty() {
             disk.unlink(&path)?;
             disk.sync_dir(&disk.dead_letters())?;

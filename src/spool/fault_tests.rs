@@ -216,3 +216,27 @@ fn a_dead_letter_waits_for_a_disk_that_refuses() {
     assert_eq!(report.dead_letters.by_status, std::collections::BTreeMap::from([(413, 1)]));
     assert_eq!(Disk::list(&root.path().join("dead-letters")).unwrap().len(), 1);
 }
+
+/// Where the quarantine is full, half a letter stays where it is, and the spool opens.
+#[test]
+fn a_torn_letter_that_cannot_be_kept_aside_stops_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let spool = Spool::open(&options(root.path())).unwrap();
+    append(&spool, "app", 0, 1);
+    committed(&spool, 2);
+    let batch = cut(&spool, &[(1, 1)])[0];
+    assert_eq!(spool.batches().bury(batch, 422, "no"), Ok(()));
+    spool.close();
+    let path = root.path().join("dead-letters").join(super::segment::file_name(crate::event::SegmentId(1)));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.extend_from_slice(b"half a letter");
+    std::fs::write(&path, &bytes).unwrap();
+    let full = std::fs::File::create(root.path().join("quarantine/full")).unwrap();
+    full.set_len(256 << 20).unwrap();
+    Spool::open(&options(root.path())).unwrap().close();
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    drop(full);
+    std::fs::remove_file(root.path().join("quarantine/full")).unwrap();
+    Spool::open(&options(root.path())).unwrap().close();
+    assert_eq!(std::fs::read(&path).unwrap().len(), bytes.len() - b"half a letter".len());
+}

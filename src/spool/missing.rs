@@ -17,7 +17,7 @@ use super::frame::{FrameHeader, FrameKind};
 use super::keeper::Counts;
 use super::ledger::{Books, SourceRecord};
 use super::log::{Extent, Log};
-use super::reader::{self, Found};
+use super::reader::{self, Place};
 use super::segment::{self, Snapshot, SpoolId};
 use super::view::Shared;
 use crate::event::{Position, SegmentId, SourceName};
@@ -99,24 +99,17 @@ pub(super) fn walk(
     len: u64,
     mut show: impl FnMut(&FrameHeader, Option<Snapshot>, bool),
 ) -> io::Result<()> {
-    let mut at = segment::HEADER_LEN as u64;
-    while at < len {
-        let (header, payload, next) = match reader::frame_at(file, id, at, len)? {
-            Found::Frame(header, payload, next) => (header, Some(payload), next),
-            Found::BadPayload(header, next) => (header, None, next),
-            Found::BadHeader => {
-                at = reader::find_frame(file, id, at + 1, len)?.unwrap_or(len);
-                continue;
+    reader::places(file, id, segment::HEADER_LEN as u64, len, |_, _, place| {
+        match place {
+            Place::Frame(header, payload) => {
+                let is_snapshot = header.kind == FrameKind::Snapshot;
+                show(header, is_snapshot.then(|| Snapshot::decode(payload)).flatten(), false);
             }
-        };
-        at = next;
-        let snapshot = match (&payload, header.kind) {
-            (Some(payload), FrameKind::Snapshot) => Snapshot::decode(payload),
-            _ => None,
-        };
-        show(&header, snapshot, payload.is_none());
-    }
-    Ok(())
+            Place::Damage(Some(header)) => show(header, None, true),
+            Place::Damage(None) => {}
+        }
+        Ok(())
+    })
 }
 
 /// Places where positions are missing, and what is known of their owners.

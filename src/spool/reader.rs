@@ -162,6 +162,44 @@ pub(super) fn find_frame(file: &File, segment: SegmentId, from: u64, len: u64) -
     Ok(None)
 }
 
+/// What stands at a place.
+pub(super) enum Place<'a> {
+    /// A frame that passes its checksums.
+    Frame(&'a FrameHeader, &'a [u8]),
+    /// Bytes that are none; the header, where that passes its own.
+    Damage(Option<&'a FrameHeader>),
+}
+
+/// Shows every place from offset `from` to `len`: where it begins, where it ends, what it is.
+pub(super) fn places<E: From<io::Error>>(
+    file: &File,
+    id: SegmentId,
+    from: u64,
+    len: u64,
+    mut show: impl FnMut(u64, u64, Place<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut at = from;
+    while at < len {
+        let next = match frame_at(file, id, at, len)? {
+            Found::Frame(header, payload, next) => {
+                show(at, next, Place::Frame(&header, &payload))?;
+                next
+            }
+            Found::BadPayload(header, next) => {
+                show(at, next, Place::Damage(Some(&header)))?;
+                next
+            }
+            Found::BadHeader => {
+                let next = find_frame(file, id, at + 1, len)?.unwrap_or(len);
+                show(at, next, Place::Damage(None))?;
+                next
+            }
+        };
+        at = next;
+    }
+    Ok(())
+}
+
 /// Keeps damaged bytes of a segment; a failure to keep them is logged and stops nothing.
 pub(super) fn quarantine(disk: &Disk, file: &File, segment: SegmentId, from: u64, to: u64) {
     match keep(disk, file, &format!("{}.{from}-{to}", segment::file_name(segment)), from, to) {

@@ -6,11 +6,12 @@ use std::io;
 use super::super::ToolError;
 use super::super::list::is_outstanding;
 use super::super::look::Look;
-use super::super::walk::{Damaged, Directory, Place, places};
+use super::super::walk::{Damaged, Directory};
 use super::{Checked, Finding, Kind};
 use crate::event::{Position, SourceName};
 use crate::spool::dead_letter;
 use crate::spool::disk::Disk;
+use crate::spool::reader::{Place, places};
 use crate::spool::segment;
 use crate::spool::survey::io_error;
 

@@ -6,14 +6,14 @@ use std::io;
 
 use super::super::list::is_outstanding;
 use super::super::look::Look;
-use super::super::walk::{Damaged, Directory, Place, places};
+use super::super::walk::{Damaged, Directory};
 use super::super::{Progress, ToolError};
 use super::{Checked, Finding, Kind};
 use crate::event::{EventIter, Position, SegmentId, Seq, SourceName};
 use crate::spool::disk::Disk;
 use crate::spool::frame::{FrameHeader, FrameKind};
 use crate::spool::log::Extent;
-use crate::spool::reader;
+use crate::spool::reader::{self, Place, places};
 use crate::spool::segment::{self, Snapshot, SpoolId};
 
 const KEEPS: &str = "keeps the bytes in quarantine/";
