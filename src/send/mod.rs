@@ -12,6 +12,8 @@ mod http;
 mod kafka;
 mod mqtt;
 mod nats;
+mod parts;
+mod places;
 mod queue;
 mod websocket;
 

@@ -14,9 +14,8 @@ use tokio::sync::{Semaphore, watch};
 use super::{AmqpOptions, SYNTAX, outcome};
 use crate::config::{Auth, Global};
 use crate::send::client::Redactor;
-use crate::send::queue::{
-    self, Broker, KEY_HEADER, Live, Message, Publisher, SEQ_HEADER, SOURCE_HEADER, Syntax,
-};
+use crate::send::parts::{KEY_HEADER, SEQ_HEADER, SOURCE_HEADER};
+use crate::send::queue::{self, Broker, Live, Message, Publisher, Syntax};
 use crate::send::{Outcome, SendError, Strategy};
 
 /// Sides that hear nothing of each other for twice this long, in seconds, give the connection up.

@@ -20,7 +20,8 @@ use self::broker::new;
 use super::Registered;
 #[cfg(not(feature = "amqp"))]
 use super::not_built as new;
-use super::queue::{PER, Per, Syntax, Template, check_template};
+use super::parts::Per;
+use super::queue::{PER, Syntax, Template, check_template};
 use crate::config::options::{ConfigError, Line, Located, OneOf, Or, Table, table};
 use crate::config::{Auth, Feature, Format, OptionTable, Options, Schemes, Takes, Transport};
 

@@ -1,26 +1,18 @@
 //! The messages of a batch, one after the other: a payload in memory twice is enough.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use rdkafka::message::{Header, OwnedHeaders};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::options::{KafkaOptions, Per};
+use super::options::KafkaOptions;
 use crate::batch::Payload;
 use crate::config::Secret;
-use crate::event::Seq;
+use crate::send::parts::{self, KEY_HEADER, NotOurs, Part, Per, SEQ_HEADER, SOURCE_HEADER};
 
 /// The spool: the first of the three that name an event for ever.
 pub(super) const SPOOL_HEADER: &str = "Log-Agent-Spool";
-/// The source; where a message has the events of one.
-pub(super) const SOURCE_HEADER: &str = "Log-Agent-Source";
-/// The sequence number; a range where a message has several events, and ranges where it has several sources.
-pub(super) const SEQ_HEADER: &str = "Log-Agent-Seq";
-/// The key of the batch that the message was sent with.
-pub(super) const KEY_HEADER: &str = "Log-Agent-Key";
 /// The media type of the value.
 pub(super) const TYPE_HEADER: &str = "Content-Type";
 
@@ -32,34 +24,6 @@ pub(super) struct Message<'a> {
     pub(super) source: Option<&'a str>,
     pub(super) seq: String,
     pub(super) value: Cow<'a, [u8]>,
-}
-
-/// The payload cannot be taken apart, which only one of another form than JSON can cause.
-#[derive(Debug)]
-pub(super) struct NotJson;
-
-impl fmt::Display for NotJson {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the batch's payload cannot be taken apart into messages: set messages to \"batch\" in [global.kafka]")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Body<'a> {
-    #[serde(borrow)]
-    agent_name: &'a RawValue,
-    #[serde(borrow)]
-    sources: Vec<Source<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Source<'a> {
-    #[serde(borrow)]
-    source_name: &'a RawValue,
-    #[serde(borrow)]
-    logs: &'a RawValue,
 }
 
 /// A batch that can be sent.
@@ -79,19 +43,17 @@ struct Run<'a> {
 
 enum What<'a> {
     Whole,
-    Source { agent: &'a RawValue, source: Source<'a>, seq: String },
-    Events { agent: &'a RawValue, name: &'a RawValue, first: Seq, events: Vec<&'a RawValue> },
+    Source(Part<'a>),
+    Events(Part<'a>, Vec<&'a RawValue>),
 }
 
 impl<'a> Messages<'a> {
     /// Takes `payload` apart as `options` say. `agent` is its agent where it does not say.
-    pub(super) fn of(payload: &'a Payload, options: &KafkaOptions, agent: &str) -> Result<Self, NotJson> {
-        // The spool id is what the key begins with.
-        let (spool, _) = payload.key.split_once('-').ok_or(NotJson)?;
-        let body = serde_json::from_slice::<Body<'a>>(&payload.body);
-        // The payload has the agent's name of when it was cut, which the configuration may have changed.
-        let named = body.as_ref().ok().and_then(|body| serde_json::from_str(body.agent_name.get()).ok());
-        let agent: String = named.unwrap_or_else(|| agent.to_owned());
+    pub(super) fn of(payload: &'a Payload, options: &KafkaOptions, agent: &str) -> Result<Self, NotOurs> {
+        let spool = parts::spool_of(payload)?;
+        let parts = parts::take_apart(payload);
+        let named = parts.as_ref().ok().and_then(|parts| parts.first()?.agent_name());
+        let agent = named.unwrap_or_else(|| agent.to_owned());
         let run = |source: Option<&'a str>, what| Run {
             topic: options.topic.fill_topic(&agent, source).into(),
             key: options.key.as_ref().map(|key| key.fill(&agent, source).into()),
@@ -101,24 +63,17 @@ impl<'a> Messages<'a> {
         if options.per == Per::Batch {
             return Ok(Self { payload, spool, runs: vec![run(None, What::Whole)] });
         }
-        let body = body.map_err(|_| NotJson)?;
-        if body.sources.len() != payload.sources.len() {
-            return Err(NotJson);
-        }
-        let mut runs = Vec::with_capacity(body.sources.len());
-        for (source, range) in body.sources.into_iter().zip(&payload.sources) {
-            let what = if options.per == Per::Source {
-                let seq = format!("{}-{}", range.first, range.last);
-                What::Source { agent: body.agent_name, source, seq }
-            } else {
-                let events: Vec<&RawValue> = serde_json::from_str(source.logs.get()).map_err(|_| NotJson)?;
-                let announced = range.last.since(range.first).saturating_add(1);
-                if events.len() as u64 != announced || !events.iter().all(|event| is_object(event)) {
-                    return Err(NotJson);
+        let mut runs = Vec::with_capacity(payload.sources.len());
+        for part in parts? {
+            let source = part.range.source.as_str();
+            let what = match options.per {
+                Per::Event => {
+                    let events = part.events()?;
+                    What::Events(part, events)
                 }
-                What::Events { agent: body.agent_name, name: source.source_name, first: range.first, events }
+                Per::Source | Per::Batch => What::Source(part),
             };
-            runs.push(run(Some(range.source.as_str()), what));
+            runs.push(run(Some(source), what));
         }
         Ok(Self { payload, spool, runs })
     }
@@ -136,18 +91,10 @@ impl<'a> Messages<'a> {
     fn message<'b>(&'b self, run: &'b Run<'a>, at: usize) -> Message<'b> {
         let (seq, value) = match &run.what {
             What::Whole => (self.payload.seq_header(), Cow::Borrowed(&*self.payload.body)),
-            What::Source { agent, source, seq } => {
-                let Source { source_name, logs } = source;
-                let body = format!(
-                    "{{\"agentName\":{agent},\"sources\":[{{\"sourceName\":{source_name},\"logs\":{logs}}}]}}"
-                );
-                (seq.clone(), Cow::Owned(body.into_bytes()))
-            }
-            What::Events { agent, name, first, events } => {
-                let seq = first.plus(at as u64);
-                let members =
-                    events.get(at).map_or("", |event| event.get()).strip_prefix('{').unwrap_or_default();
-                let body = format!("{{\"agentName\":{agent},\"sourceName\":{name},\"seq\":{seq},{members}");
+            What::Source(part) => (part.seq(), Cow::Owned(part.body().into_bytes())),
+            What::Events(part, events) => {
+                let seq = part.range.first.plus(at as u64);
+                let body = events.get(at).map(|event| part.event_body(seq, event)).unwrap_or_default();
                 (seq.to_string(), Cow::Owned(body.into_bytes()))
             }
         };
@@ -172,15 +119,10 @@ impl<'a> Messages<'a> {
 impl Run<'_> {
     fn len(&self) -> usize {
         match &self.what {
-            What::Whole | What::Source { .. } => 1,
-            What::Events { events, .. } => events.len(),
+            What::Whole | What::Source(_) => 1,
+            What::Events(_, events) => events.len(),
         }
     }
-}
-
-/// Whether it is an object with a member, before which others can be put.
-fn is_object(event: &RawValue) -> bool {
-    event.get().starts_with("{\"")
 }
 
 #[cfg(test)]
@@ -191,7 +133,7 @@ mod tests {
     use super::super::template::Template;
     use super::*;
     use crate::batch::{BatchId, SourceRange};
-    use crate::event::{Position, SourceName};
+    use crate::event::{Position, Seq, SourceName};
     use crate::send::kafka::options::{Codec, Mechanism};
 
     const BODY: &str = r#"{"agentName":"web 1","sources":[{"sourceName":"a\"b","logs":[{"data":"one","timestamp":"t1"},{"data":"{two","timestamp":"t2","continues":true}]},{"sourceName":"c","logs":[{"data":"\u0000","timestamp":"t3"}]}]}"#;

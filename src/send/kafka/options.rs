@@ -6,20 +6,10 @@ use crate::config::options::{
     ConfigError, Line, List, Located, OneOf, Optional, Or, Problem, Required, Table, table,
 };
 use crate::config::{Auth, OptionTable, Options};
+use crate::send::parts::Per;
 
 /// The most brokers beside `end_point`: the library learns the others from any of them.
 const BROKERS_MAX: usize = 64;
-
-/// How many events travel in one message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Per {
-    /// One.
-    Event,
-    /// What the batch has of a source.
-    Source,
-    /// The whole batch.
-    Batch,
-}
 
 /// How the agent shows who it is, where `[global.auth]` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

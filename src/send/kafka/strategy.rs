@@ -124,7 +124,9 @@ impl KafkaStrategy {
     async fn deliver(&self, payload: &Payload, turn: &Turn<'_>, used: &mut Option<Arc<Session>>) -> Outcome {
         let messages = match Messages::of(payload, &self.options, &self.agent) {
             Ok(messages) => messages,
-            Err(error) => return Outcome::EndpointFault { reason: error.to_string() },
+            Err(error) => {
+                return Outcome::EndpointFault { reason: format!("{error} in [global.kafka]") };
+            }
         };
         let session = match self.session().await {
             Ok(session) => used.insert(session),

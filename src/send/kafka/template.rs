@@ -1,49 +1,18 @@
 //! The name of a topic, or the key of a message, with places for the agent and the source.
 
+use crate::send::places::Places;
+
 /// The longest name of a topic, in bytes.
 const TOPIC_BYTES_MAX: usize = 249;
 
 /// A text with places.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Template(Vec<Piece>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
-    Text(String),
-    Agent,
-    Source,
-}
+pub(super) struct Template(Places);
 
 impl Template {
     /// Reads `text`. What is wrong with it completes the name of its key.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let mut pieces = Vec::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once(['{', '}']) {
-            if rest.as_bytes().get(before.len()) == Some(&b'}') {
-                return Err("has a brace that was not opened".to_owned());
-            }
-            let Some((name, after)) = after.split_once('}') else {
-                return Err("has a brace that is not closed".to_owned());
-            };
-            if !before.is_empty() {
-                pieces.push(Piece::Text(before.to_owned()));
-            }
-            pieces.push(match name {
-                "agent" => Piece::Agent,
-                "source" => Piece::Source,
-                _ => {
-                    return Err(format!(
-                        "has the place {{{name}}}, which is neither {{agent}} nor {{source}}"
-                    ));
-                }
-            });
-            rest = after;
-        }
-        if !rest.is_empty() {
-            pieces.push(Piece::Text(rest.to_owned()));
-        }
-        Ok(Self(pieces))
+        Places::parse(text).map(Self)
     }
 
     /// Reads `text` as the name of a topic.
@@ -63,18 +32,13 @@ impl Template {
 
     /// Whether it has a place for the source.
     pub(super) fn has_source(&self) -> bool {
-        self.0.contains(&Piece::Source)
+        self.0.has_source()
     }
 
     /// The text for `agent` and `source`.
     #[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "there is nothing to fill it for"))]
     pub(super) fn fill(&self, agent: &str, source: Option<&str>) -> String {
-        let texts = self.0.iter().map(|piece| match piece {
-            Piece::Text(text) => text.as_str(),
-            Piece::Agent => agent,
-            Piece::Source => source.unwrap_or_default(),
-        });
-        texts.collect()
+        self.0.fill(agent, source, |name| name.into())
     }
 
     /// The name of a topic for them: what a topic cannot have is `_`, and what is too long for one is cut.

@@ -12,13 +12,14 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Error};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::super::options::{Codec, Mechanism, Per};
+use super::super::options::{Codec, Mechanism};
 use super::super::template::Template;
 use super::*;
 use crate::batch::{BatchId, SourceRange};
 use crate::config::{Auth, EndPoint, Options, SendType, Tls};
 use crate::event::{Position, Seq, SourceName};
 use crate::send::fixtures::{self, Authority, reason};
+use crate::send::parts::Per;
 
 const TOPIC: &str = "logs";
 const SPOOL: &str = "00112233445566778899aabbccddeeff";

@@ -15,9 +15,8 @@ use super::session::{self, Happening, UNSENT_MAX, Waiting, Wire};
 use super::{MqttOptions, SYNTAX, Version};
 use crate::config::{Auth, Global};
 use crate::send::client::Redactor;
-use crate::send::queue::{
-    self, Broker, KEY_HEADER, Live, Message, Publisher, SEQ_HEADER, SOURCE_HEADER, Syntax,
-};
+use crate::send::parts::{KEY_HEADER, SEQ_HEADER, SOURCE_HEADER};
+use crate::send::queue::{self, Broker, Live, Message, Publisher, Syntax};
 use crate::send::{Outcome, SendError, Strategy};
 
 /// The broker is asked for a sign of life when nothing was sent for so long.

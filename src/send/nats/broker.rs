@@ -15,9 +15,8 @@ use super::credentials::Credentials;
 use super::{NatsOptions, SYNTAX, answer};
 use crate::config::Global;
 use crate::send::client::{Redactor, fault};
-use crate::send::queue::{
-    self, Broker, KEY_HEADER, Live, Message, Publisher, SEQ_HEADER, SOURCE_HEADER, Syntax,
-};
+use crate::send::parts::{KEY_HEADER, SEQ_HEADER, SOURCE_HEADER};
+use crate::send::queue::{self, Broker, Live, Message, Publisher, Syntax};
 use crate::send::{Outcome, SendError, Strategy};
 
 /// The server is asked for a sign of life this often; after two without an answer the connection is given up.

@@ -21,7 +21,8 @@ use self::broker::new;
 use super::Registered;
 #[cfg(not(feature = "nats"))]
 use super::not_built as new;
-use super::queue::{PER, Per, Syntax, Template, check_template};
+use super::parts::Per;
+use super::queue::{PER, Syntax, Template, check_template};
 use crate::config::options::{
     ConfigError, Line, Located, OneOf, Optional, Or, Problem, Table, secret_file, table,
 };

@@ -1,14 +1,10 @@
 //! The messages of a batch.
 
-use std::fmt;
-
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Per;
 use crate::batch::Payload;
+use crate::send::parts::{self, NotOurs, Per};
 
 /// A message as it is published, but for where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,36 +19,8 @@ pub(in crate::send) struct Message {
     pub(in crate::send) body: Bytes,
 }
 
-/// The payload cannot be taken apart, which only a payload of another form than this program's can cause.
-#[derive(Debug)]
-pub(in crate::send) struct NotOurs;
-
-impl fmt::Display for NotOurs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the batch's payload cannot be taken apart into messages: set messages to \"batch\"")
-    }
-}
-
 /// A source name longer than this is a hash in an identifier, which brokers bound at 255 bytes.
 const SOURCE_BYTES_MAX: usize = 160;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Body<'a> {
-    #[serde(borrow)]
-    agent_name: &'a RawValue,
-    #[serde(borrow)]
-    sources: Vec<Source<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Source<'a> {
-    #[serde(borrow)]
-    source_name: &'a RawValue,
-    #[serde(borrow)]
-    logs: &'a RawValue,
-}
 
 /// The messages of `payload`, in payload order; at least one.
 pub(in crate::send) fn of(payload: &Payload, per: Per) -> Result<Vec<Message>, NotOurs> {
@@ -64,49 +32,31 @@ pub(in crate::send) fn of(payload: &Payload, per: Per) -> Result<Vec<Message>, N
             body: payload.body.clone(),
         }]);
     }
-    let body: Body<'_> = serde_json::from_slice(&payload.body).map_err(|_| NotOurs)?;
-    if body.sources.len() != payload.sources.len() {
-        return Err(NotOurs);
-    }
-    // The spool id is what the key begins with.
-    let (spool, _) = payload.key.split_once('-').ok_or(NotOurs)?;
+    let spool = parts::spool_of(payload)?;
     let mut messages = Vec::new();
-    for (number, (source, range)) in body.sources.iter().zip(&payload.sources).enumerate() {
-        let name = range.source.as_str();
+    for (number, part) in parts::take_apart(payload)?.iter().enumerate() {
+        let name = part.range.source.as_str();
         if per == Per::Source {
-            let body = format!(
-                "{{\"agentName\":{},\"sources\":[{{\"sourceName\":{},\"logs\":{}}}]}}",
-                body.agent_name, source.source_name, source.logs
-            );
             messages.push(Message {
                 id: format!("{}/{number}", payload.key),
-                seq: format!("{}-{}", range.first, range.last),
+                seq: part.seq(),
                 source: Some(name.to_owned()),
-                body: body.into(),
+                body: part.body().into(),
             });
             continue;
-        }
-        let events: Vec<&RawValue> = serde_json::from_str(source.logs.get()).map_err(|_| NotOurs)?;
-        if u64::try_from(events.len()) != Ok(range.last.0.saturating_sub(range.first.0).saturating_add(1)) {
-            return Err(NotOurs);
         }
         let named = if name.len() > SOURCE_BYTES_MAX {
             format!("~{:016x}", xxh3_64(name.as_bytes()))
         } else {
             name.to_owned()
         };
-        for (at, event) in (0_u64..).zip(events) {
-            let seq = range.first.plus(at);
-            let members = event.get().strip_prefix('{').ok_or(NotOurs)?;
-            let body = format!(
-                "{{\"agentName\":{},\"sourceName\":{},\"seq\":{seq},{members}",
-                body.agent_name, source.source_name
-            );
+        for (at, event) in (0_u64..).zip(part.events()?) {
+            let seq = part.range.first.plus(at);
             messages.push(Message {
                 id: format!("{spool}/{named}/{seq}"),
                 seq: seq.to_string(),
                 source: Some(name.to_owned()),
-                body: body.into(),
+                body: part.event_body(seq, event).into(),
             });
         }
     }

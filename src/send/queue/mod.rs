@@ -27,9 +27,9 @@ mod publisher;
 pub(super) use self::connection::Live;
 #[cfg(feature = "queue")]
 pub(super) use self::messages::Message;
-pub(super) use self::options::{PER, Per, check_template};
+pub(super) use self::options::{PER, check_template};
 #[cfg(feature = "queue")]
-pub(super) use self::publisher::{Broker, KEY_HEADER, Publisher, SEQ_HEADER, SOURCE_HEADER};
+pub(super) use self::publisher::{Broker, Publisher};
 #[cfg(any(feature = "nats", feature = "mqtt"))]
 pub(super) use self::publisher::{WINDOW, in_order};
 pub(super) use self::template::{Syntax, Template};

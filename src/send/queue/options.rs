@@ -2,17 +2,7 @@
 
 use super::template::{Syntax, Template};
 use crate::config::options::{ConfigError, Located, Problem, Table};
-
-/// How many events travel in one message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::send) enum Per {
-    /// The whole batch.
-    Batch,
-    /// What it has of a source.
-    Source,
-    /// One.
-    Event,
-}
+use crate::send::parts::Per;
 
 /// The words of the key `messages`.
 pub(in crate::send) const PER: &[(&str, Per)] =

@@ -5,21 +5,14 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::Per;
 use super::connection::{Live, Shared};
 use super::messages::{self, Message};
 use super::template::{Syntax, Template};
 use crate::batch::Payload;
 use crate::config::Global;
 use crate::send::client::Redactor;
+use crate::send::parts::Per;
 use crate::send::{Outcome, Strategy};
-
-/// Carries the batch's key.
-pub(in crate::send) const KEY_HEADER: &str = "Log-Agent-Key";
-/// Carries the ranges of sequence numbers.
-pub(in crate::send) const SEQ_HEADER: &str = "Log-Agent-Seq";
-/// Carries the source, where a message has the events of one.
-pub(in crate::send) const SOURCE_HEADER: &str = "Log-Agent-Source";
 
 /// The most messages of a batch that wait for their confirmation at a time.
 #[cfg(any(feature = "nats", feature = "mqtt"))]

@@ -1,5 +1,7 @@
 //! Where a message goes: a subject, a topic or a routing key with places for the agent and the source.
 
+use crate::send::places::Places;
+
 /// What separates and what means something else in the addresses of a protocol.
 #[derive(Debug)]
 pub(in crate::send) struct Syntax {
@@ -28,48 +30,15 @@ impl Syntax {
 
 /// An address with places.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::send) struct Template(Vec<Piece>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
-    Text(String),
-    Agent,
-    Source,
-}
+pub(in crate::send) struct Template(Places);
 
 impl Template {
     /// Reads `text`; the reason why it is none completes "must be", or says what is wrong.
     pub(in crate::send) fn parse(text: &str, syntax: &Syntax) -> Result<Self, String> {
-        let mut pieces = Vec::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            if !before.is_empty() {
-                pieces.push(Piece::Text(before.to_owned()));
-            }
-            let Some((name, after)) = after.split_once('}') else {
-                return Err("has a brace that is not closed".to_owned());
-            };
-            pieces.push(match name {
-                "agent" => Piece::Agent,
-                "source" => Piece::Source,
-                _ => {
-                    return Err(format!(
-                        "has the place {{{name}}}, which is neither {{agent}} nor {{source}}"
-                    ));
-                }
-            });
-            rest = after;
-        }
-        if !rest.is_empty() {
-            pieces.push(Piece::Text(rest.to_owned()));
-        }
-        let template = Self(pieces);
+        let template = Self(Places::parse(text)?);
         // Each place brings one word, of at least one character.
         let sample = template.fill(syntax, "a", Some("s"));
         let refused = |c: char| syntax.forbidden.contains(&c) || (!syntax.blanks && c.is_whitespace());
-        if rest.contains('}') || sample.contains('}') {
-            return Err("has a brace that was not opened".to_owned());
-        }
         if let Some(c) = sample.chars().find(|c| refused(*c)) {
             return Err(format!("has {c:?}, which a {} must not have", syntax.noun));
         }
@@ -81,20 +50,12 @@ impl Template {
 
     /// Whether it has a place for the source.
     pub(in crate::send) fn has_source(&self) -> bool {
-        self.0.contains(&Piece::Source)
+        self.0.has_source()
     }
 
     /// The address for `agent` and `source`.
     pub(in crate::send) fn fill(&self, syntax: &Syntax, agent: &str, source: Option<&str>) -> String {
-        let mut address = String::new();
-        for piece in &self.0 {
-            match piece {
-                Piece::Text(text) => address.push_str(text),
-                Piece::Agent => address.push_str(&syntax.word(agent)),
-                Piece::Source => address.push_str(&syntax.word(source.unwrap_or_default())),
-            }
-        }
-        address
+        self.0.fill(agent, source, |name| syntax.word(name).into())
     }
 }
 
