@@ -62,6 +62,12 @@ fuzz seconds="60":
             -max_total_time={{seconds}} -rss_limit_mb=1024 -print_final_stats=1 || exit 1; \
     done
 
+# What each strategy delivers in a second, one after the other, from a backlog of so many megabytes. Kafka is a real broker
+# where `LOG_AGENT_TEST_KAFKA` names one.
+throughput megabytes="400":
+    LOG_AGENT_TEST_THROUGHPUT_MB={{megabytes}} cargo test --locked --release --test promises -- \
+        --nocapture --test-threads 1 delivery::throughput
+
 # Deaths of agents and message brokers for longer than CI has time for.
 queues-long:
     LOG_AGENT_TEST_ROUNDS=60 cargo test --locked --test promises -- --nocapture deaths_of

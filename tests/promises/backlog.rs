@@ -24,7 +24,7 @@ const FRAME_BYTES: u64 = 256 << 10;
 const HEAD_BYTES: u64 = 1 << 10;
 
 /// Puts `bytes` of lines of one file into the scene's spool; says how many lines.
-fn fill(scene: &Scene, bytes: u64, segment_bytes: u64) -> u64 {
+pub fn fill(scene: &Scene, bytes: u64, segment_bytes: u64) -> u64 {
     let options = SpoolOptions {
         dir: scene.spool_dir(),
         profile: Some(Profile::json("agent1")),

@@ -16,6 +16,7 @@ mod payload;
 mod queue;
 mod refusals;
 mod secure;
+mod throughput;
 #[cfg(feature = "websocket")]
 mod websocket;
 

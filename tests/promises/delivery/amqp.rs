@@ -1,7 +1,7 @@
 //! AMQP 0-9-1, against RabbitMQ: a broker takes seconds to start, so tests that do not break it share one.
 
 mod broken;
-mod broker;
+pub(super) mod broker;
 
 use lapin::ExchangeKind;
 use rustix::process::Signal;

@@ -1,7 +1,7 @@
 //! The same promises through Kafka: brokers of the library's mock cluster, which listen on real ports, and real ones
 //! where there are some.
 
-mod real;
+pub(super) mod real;
 mod topic;
 
 use std::process::Command;
@@ -13,7 +13,7 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::RDKafkaRespErr as Error;
 use rustix::process::Signal;
 
-use self::topic::Topic;
+pub(super) use self::topic::Topic;
 use super::quick;
 use super::refusals::dead_letters;
 use crate::common::{
@@ -21,23 +21,23 @@ use crate::common::{
     wait_for,
 };
 
-const TOPIC: &str = "logs";
+pub(super) const TOPIC: &str = "logs";
 
 /// Brokers, and the topic in two partitions.
-struct Brokers(MockCluster<'static, DefaultProducerContext>);
+pub(super) struct Brokers(MockCluster<'static, DefaultProducerContext>);
 
 impl Brokers {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic(TOPIC, 2, 1).unwrap();
         Self(cluster)
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("kafka://{}", self.0.bootstrap_servers())
     }
 
-    fn topic(&self) -> Topic {
+    pub(super) fn topic(&self) -> Topic {
         Topic::of(&self.0.bootstrap_servers(), TOPIC)
     }
 }

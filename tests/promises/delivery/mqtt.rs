@@ -24,7 +24,7 @@ use crate::common::{
 const PROGRAM: &str = "/usr/sbin/mosquitto";
 
 /// Whether the broker is installed; says that the test is skipped where it is not.
-fn is_installed(test: &str) -> bool {
+pub(super) fn is_installed(test: &str) -> bool {
     let installed = Path::new(PROGRAM).is_file() || has_program("mosquitto");
     if !installed {
         skip(test, "mosquitto is not installed");
@@ -33,7 +33,7 @@ fn is_installed(test: &str) -> bool {
 }
 
 /// A broker whose port and data stay the same across restarts.
-struct Broker {
+pub(super) struct Broker {
     process: Process,
     config: PathBuf,
     stderr: PathBuf,
@@ -42,7 +42,7 @@ struct Broker {
 
 impl Broker {
     /// A broker that keeps its sessions on disk, and what `more` says of its configuration.
-    fn start(scene: &Scene, more: &str) -> Self {
+    pub(super) fn start(scene: &Scene, more: &str) -> Self {
         let port = free_port();
         let config = scene.path("mosquitto.conf");
         let mut text = format!("listener {port} 127.0.0.1\n");
@@ -55,7 +55,7 @@ impl Broker {
         Self { process: run(&config, &stderr), config, stderr, port }
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("mqtt://127.0.0.1:{}", self.port)
     }
 
@@ -72,14 +72,14 @@ fn run(config: &Path, stderr: &Path) -> Process {
 }
 
 /// A subscriber whose session outlives its connections.
-struct Subscriber {
+pub(super) struct Subscriber {
     taken: Arc<Mutex<Vec<Published>>>,
     _runtime: Runtime,
 }
 
 impl Subscriber {
     /// Subscribes to everything, and returns once the broker says so.
-    fn start(broker: &Broker) -> Self {
+    pub(super) fn start(broker: &Broker) -> Self {
         Self::start_with(broker, |_| {})
     }
 
@@ -121,7 +121,7 @@ impl Subscriber {
         self.taken.lock().unwrap().clone()
     }
 
-    fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.taken.lock().unwrap().len() as u64
     }
 }

@@ -20,7 +20,7 @@ use crate::common::{
 };
 
 /// Whether the server is installed; says that the test is skipped where it is not.
-fn is_installed(test: &str) -> bool {
+pub(super) fn is_installed(test: &str) -> bool {
     let installed = has_program("nats-server") || Path::new("/usr/sbin/nats-server").is_file();
     if !installed {
         skip(test, "nats-server is not installed");
@@ -29,7 +29,7 @@ fn is_installed(test: &str) -> bool {
 }
 
 /// A server whose port and data stay the same across restarts.
-struct Server {
+pub(super) struct Server {
     process: Process,
     config: PathBuf,
     stderr: PathBuf,
@@ -41,7 +41,7 @@ struct Server {
 
 impl Server {
     /// A server with JetStream, and what `more` says of its configuration.
-    fn start(scene: &Scene, more: &str) -> Self {
+    pub(super) fn start(scene: &Scene, more: &str) -> Self {
         Self::start_with(scene, more, ConnectOptions::new())
     }
 
@@ -63,7 +63,7 @@ impl Server {
         server
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
@@ -86,7 +86,7 @@ impl Server {
         serde_json::from_slice(&answer.payload).ok()
     }
 
-    fn make_stream(&self, more: Value) {
+    pub(super) fn make_stream(&self, more: Value) {
         let mut stream = json!({
             "name": "LOGS", "subjects": ["logs.>"], "storage": "file", "retention": "limits", "num_replicas": 1,
             "max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_consumers": -1, "max_msg_size": -1,
@@ -104,7 +104,7 @@ impl Server {
         assert!(answer["error"].is_null(), "{answer}");
     }
 
-    fn message_count(&self) -> u64 {
+    pub(super) fn message_count(&self) -> u64 {
         let info = self.ask("$JS.API.STREAM.INFO.LOGS", "");
         info.and_then(|info| info["state"]["messages"].as_u64()).unwrap_or_default()
     }

@@ -59,6 +59,11 @@ impl Broker {
     }
 
     pub fn start() -> Self {
+        Self::taking(Self::MESSAGE_BYTES_MAX)
+    }
+
+    /// A broker that takes messages of up to so many bytes.
+    pub fn taking(message_bytes_max: usize) -> Self {
         let scene = Scene::new("rabbitmq");
         let ports =
             Ports { amqp: free_port(), amqps: free_port(), mapper: free_port(), distribution: free_port() };
@@ -75,7 +80,7 @@ impl Broker {
             ca_file.display(),
             cert.display(),
             key.display(),
-            Self::MESSAGE_BYTES_MAX,
+            message_bytes_max,
         );
         std::fs::write(scene.path("rabbitmq.conf"), config).unwrap();
         std::fs::write(scene.path("enabled_plugins"), "[].\n").unwrap();

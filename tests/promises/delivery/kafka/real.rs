@@ -20,7 +20,7 @@ use crate::common::{
 };
 
 /// One broker that is its own controller, with a listener for anybody and one that wants a password.
-struct Broker {
+pub(in super::super) struct Broker {
     _turn: MutexGuard<'static, ()>,
     kafka: PathBuf,
     dir: PathBuf,
@@ -34,10 +34,15 @@ static TURN: Mutex<()> = Mutex::new(());
 const USER: &str = "agent";
 const PASSWORD: &str = "the-password-of-kafka";
 
+/// Where the jars of Kafka are.
+pub(in super::super) fn fetched() -> Option<PathBuf> {
+    std::env::var_os("LOG_AGENT_TEST_KAFKA").map(PathBuf::from)
+}
+
 impl Broker {
     /// A broker that runs, without topics; none where there is no Kafka.
-    fn start(scene: &Scene, test: &str) -> Option<Self> {
-        let Some(kafka) = std::env::var_os("LOG_AGENT_TEST_KAFKA") else {
+    pub(in super::super) fn start(scene: &Scene, test: &str) -> Option<Self> {
+        let Some(kafka) = fetched() else {
             skip(test, "LOG_AGENT_TEST_KAFKA names no Kafka; tests/kafka.sh fetches one");
             return None;
         };
@@ -59,7 +64,7 @@ impl Broker {
             dir.join("data").display()
         );
         std::fs::write(dir.join("server.properties"), config).unwrap();
-        let mut broker = Self { _turn: turn, kafka: kafka.into(), dir, port, sasl_port, process: None };
+        let mut broker = Self { _turn: turn, kafka, dir, port, sasl_port, process: None };
         let mut format = broker.java("kafka.tools.StorageTool");
         format
             .args(["format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"])
@@ -96,7 +101,7 @@ impl Broker {
         self.process.take().unwrap().kill();
     }
 
-    fn address(&self) -> String {
+    pub(in super::super) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
@@ -104,7 +109,7 @@ impl Broker {
         ClientConfig::new().set("bootstrap.servers", self.address()).create().unwrap()
     }
 
-    fn create_topic(&self) {
+    pub(in super::super) fn create_topic(&self) {
         self.create_topic_with(&[]);
     }
 

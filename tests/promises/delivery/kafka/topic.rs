@@ -124,6 +124,15 @@ impl Topic {
         (arrived.messages, arrived.messages - arrived.events.len() as u64)
     }
 
+    /// How many messages its partitions ever had, whether they were read or not.
+    pub fn message_count(&self) -> u64 {
+        let patience = Duration::from_secs(5);
+        let Ok(found) = self.consumer.fetch_metadata(Some(&self.name), patience) else { return 0 };
+        let partitions = found.topics()[0].partitions().iter();
+        let marks = partitions.map(|p| self.consumer.fetch_watermarks(&self.name, p.id(), patience));
+        marks.map(|marks| marks.map_or(0, |(_, high)| u64::try_from(high).unwrap())).sum()
+    }
+
     /// The keys of the batches that the event number `seq` of `source` came with.
     pub fn batches_of(&self, source: &str, seq: u64) -> Vec<String> {
         let arrived = self.arrived.borrow();
