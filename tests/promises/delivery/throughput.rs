@@ -13,6 +13,7 @@ use crate::common::{Agent, Collector, ConfigBuilder, PATIENCE, Scene, sink};
 /// Events in a batch.
 const BATCH: u64 = 1000;
 /// How many events a message has: the value of the key, and how it is called here.
+#[cfg(any(feature = "queue", feature = "kafka"))]
 const PER: [(&str, &str); 2] = [("batch", "a batch"), ("event", "an event")];
 /// Log text of the default run, in bytes.
 const SMALL_BYTES: u64 = 4_000_000;
