@@ -94,14 +94,20 @@ fn cut_torn(
     if cursor.is_some_and(|cursor| cursor > position) {
         return Ok(len);
     }
+    let mut kept = None;
     if !disk::is_zero(&file, at)? {
         *torn = true;
-        reader::quarantine(disk, &file, id, at, len);
+        // What cannot be kept stops no start: the lines are in their files.
+        kept = reader::keep_damaged(disk, &file, id, at, len).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "the torn end of the spool cannot be kept");
+            None
+        });
     }
     tracing::warn!(
         path = %path.display(),
         offset = at,
         bytes = len - at,
+        kept = kept.map(|path| path.display().to_string()),
         "torn end of the spool cut; its lines are read again from their files"
     );
     disk.truncate(&path, at)?;

@@ -34,8 +34,11 @@ use crate::config::SyncMode;
 use crate::event::{CheckpointKey, Position, SegmentId, Seq, SourceName};
 use crate::payload::Profile;
 
-/// How long sled may take to open before the ledger counts as broken.
-const OPEN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long sled may take to open before the ledger counts as broken. It takes milliseconds; but a disk may stall for long,
+/// and a ledger that is rebuilt because of that costs duplicates.
+const OPEN_DEADLINE: Duration = Duration::from_secs(60);
+/// How often it is said meanwhile that it is still waited for.
+const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 /// Page cache of sled; the ledger is small however large the backlog is.
 const CACHE_BYTES: u64 = 2 << 20;
 /// A ledger whose file is larger than this is written anew; what it holds is a few megabytes at most.
@@ -590,12 +593,19 @@ fn open_with_deadline(path: &Path) -> Result<sled::Db, LedgerError> {
             let _ = sender.send(opened);
         })
         .map_err(|source| LedgerError::Io { path: path.to_owned(), source })?;
-    match receiver.recv_timeout(OPEN_DEADLINE) {
-        Ok(Ok(Ok(db))) => Ok(db),
-        Ok(Ok(Err(source))) => Err(LedgerError::Database { path: path.to_owned(), source }),
-        Ok(Err(_panic)) => Err(LedgerError::Panicked { path: path.to_owned() }),
-        Err(_) => Err(LedgerError::Deadline { path: path.to_owned() }),
+    let mut waited = Duration::ZERO;
+    while waited < OPEN_DEADLINE {
+        match receiver.recv_timeout(OPEN_PATIENCE) {
+            Ok(Ok(Ok(db))) => return Ok(db),
+            Ok(Ok(Err(source))) => return Err(LedgerError::Database { path: path.to_owned(), source }),
+            Ok(Err(_panic)) => return Err(LedgerError::Panicked { path: path.to_owned() }),
+            Err(_) => {
+                waited += OPEN_PATIENCE;
+                tracing::warn!(path = %path.display(), seconds = waited.as_secs(), "the ledger is still being opened");
+            }
+        }
     }
+    Err(LedgerError::Deadline { path: path.to_owned() })
 }
 
 /// What a ledger with these keys and values holds, for fuzzing.

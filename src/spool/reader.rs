@@ -202,7 +202,7 @@ pub(super) fn places<E: From<io::Error>>(
 
 /// Keeps damaged bytes of a segment; a failure to keep them is logged and stops nothing.
 pub(super) fn quarantine(disk: &Disk, file: &File, segment: SegmentId, from: u64, to: u64) {
-    match keep(disk, file, &format!("{}.{from}-{to}", segment::file_name(segment)), from, to) {
+    match keep_damaged(disk, file, segment, from, to) {
         Ok(None) => {}
         Ok(Some(path)) => tracing::error!(
             segment = segment.0,
@@ -219,6 +219,17 @@ pub(super) fn quarantine(disk: &Disk, file: &File, segment: SegmentId, from: u64
             "damaged bytes in the spool; they could not be kept"
         ),
     }
+}
+
+/// Keeps damaged bytes of a segment; says where, unless they are there already.
+pub(super) fn keep_damaged(
+    disk: &Disk,
+    file: &File,
+    segment: SegmentId,
+    from: u64,
+    to: u64,
+) -> io::Result<Option<PathBuf>> {
+    keep(disk, file, &format!("{}.{from}-{to}", segment::file_name(segment)), from, to)
 }
 
 /// Keeps bytes of a file in `quarantine/NAME`; says where, unless they are there already.
