@@ -10,13 +10,18 @@ const SHOWN_MAX: usize = 3;
 /// How often is looked whether everything is stored; looking reads the whole out file.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Waits until at least as many events are stored as the writers wrote. Where they do not come, says which.
+/// Waits until at least as many events are stored as the writers wrote, as long as there are more and more of them. Where
+/// they do not come, says which.
 #[track_caller]
 pub fn await_delivery(writers: &[&Writer], collector: &Collector) {
     let expected: u64 = writers.iter().map(|writer| writer.count()).sum();
-    let begun = Instant::now();
-    while collector.stored_count() < expected {
-        if begun.elapsed() > PATIENCE {
+    let (mut stored, mut moved) = (0, Instant::now());
+    while stored < expected {
+        let now = collector.stored_count();
+        if now != stored {
+            (stored, moved) = (now, Instant::now());
+        }
+        if moved.elapsed() > PATIENCE {
             let complaints = complaints(writers, &collector.stored()).join("\n");
             panic!("waited {PATIENCE:?} in vain for {expected} lines to be stored:\n{complaints}");
         }

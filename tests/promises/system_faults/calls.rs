@@ -190,3 +190,29 @@ fn a_write_that_did_not_happen_is_found() {
     assert!(!trial.missing().is_empty(), "nothing is missing: the tests above would not see a loss");
     assert!(trial.wrong().is_some(), "nothing is wrong: the tests above would not see damage");
 }
+
+/// A ledger that is rebuilt cuts what waits anew, so what was sent before would be sent in other batches: nothing is
+/// rebuilt because a disk takes its time.
+#[test]
+fn a_ledger_on_a_disk_that_stalls_is_waited_for() {
+    const STALL: &str = "delay_enter=12000000";
+    let Some(mut trial) = Trial::with_injections("a_ledger_on_a_disk_that_stalls_is_waited_for") else {
+        return;
+    };
+    trial.config().global("timeout_secs", 60).write();
+    trial.proxy.always(Fault::HangAfterForward);
+    trial.append(10);
+    let agent = trial.start();
+    trial.proxy.await_requests(1);
+    agent.kill();
+    trial.proxy.heal();
+    trial.append(10);
+    // Only sled locks this file, so only its opening is delayed.
+    let injection = Injection::new("flock", Place::Ledger, STALL);
+    let agent = trial.start_with(|command| injection.put_on(command, &trial.scene));
+    agent.await_said("the ledger is still being opened");
+    await_delivery(&trial.writers(), &trial.collector);
+    assert!(!agent.said().contains("set aside"), "{}", agent.said());
+    assert_eq!(agent.stop(), Some(0));
+    trial.assert_whole();
+}
