@@ -7,6 +7,7 @@ use lapin::ExchangeKind;
 use rustix::process::Signal;
 
 use self::broker::{Broker, is_installed};
+use super::connect::{assert_nobody_is_found, assert_not_usable, assert_reached};
 use super::queue::{assert_all_arrives, assert_done, dead_letters, event_count, queued};
 use crate::common::{Agent, Authority, ConfigBuilder, PATIENCE, Scene, Writer, wait_for};
 
@@ -181,4 +182,63 @@ fn amqp_with_a_private_authority_is_verified() {
     agent.signal(Signal::HUP);
     assert_all_arrives(&[&writer], || queue.published());
     assert_done(&scene, agent, &[&writer]);
+}
+
+#[test]
+fn check_connect_says_whether_exchange_and_queues_are_there_and_publishes_nothing() {
+    const TEST: &str = "check_connect_says_whether_exchange_and_queues_are_there_and_publishes_nothing";
+    if !is_installed(TEST) {
+        return;
+    }
+    let (scene, broker) = (Scene::new(TEST), Broker::shared());
+    let url = broker.url();
+    Writer::new(&scene, "app", "logs/app.log").append(1);
+    Writer::new(&scene, "web", "logs/web.log").append(1);
+    let config = to_amqp(&scene, &broker, "looked.{source}")
+        .table("amqp", "messages", "source")
+        .source("web", "logs/web.log");
+    let apps = broker.make_queue("looked.app", &[]);
+    let missing = ["404", "looked.web", "make it, or check routing_key and exchange in [global.amqp]"];
+    assert_not_usable(&config, &url, &missing, &[]);
+    let webs = broker.make_queue("looked.web", &[]);
+    let says = ["AMQP 0-9-1, without TLS, the virtual host /; the queue looked.app, looked.web is there"];
+    assert_reached(&config, &[&url], &says);
+
+    let config = config.table("amqp", "exchange", "looked");
+    assert_not_usable(&config, &url, &["404", "make it, or check exchange in [global.amqp]"], &[]);
+    broker.make_exchange("looked", ExchangeKind::Topic);
+    let says = "the exchange looked is there; whether a queue takes looked.app, looked.web from it";
+    assert_reached(&config, &[&url], &[says]);
+    assert_eq!((apps.message_count(), webs.message_count()), (0, 0));
+}
+
+#[test]
+fn check_connect_says_what_is_wrong_with_an_amqp_broker() {
+    const TEST: &str = "check_connect_says_what_is_wrong_with_an_amqp_broker";
+    const WRONG: &str = "wrong-s3cret-0815";
+    if !is_installed(TEST) {
+        return;
+    }
+    let (scene, broker) = (Scene::new(TEST), Broker::shared());
+    let _queue = broker.make_queue("checked", &[]);
+    Writer::new(&scene, "app", "logs/app.log").append(1);
+    let config = to_amqp(&scene, &broker, "checked");
+    assert_nobody_is_found(config.clone(), "amqp");
+    let wrong = config.clone().table("auth", "type", "basic").table("auth", "user", "guest");
+    let wrong = wrong.table("auth", "password", WRONG);
+    assert_not_usable(&wrong, &broker.url(), &["check [global.auth]"], &[WRONG]);
+    let nowhere = format!("{}/nowhere", broker.url());
+    let says = ["check the virtual host in the path of end_point"];
+    assert_not_usable(&config.clone().end_point(&nowhere), &nowhere, &says, &[]);
+    let secure = config.end_point(broker.secure_url());
+    let ca_file = broker.ca_file();
+    let trusted = secure.clone().table("tls", "ca_file", ca_file.to_str().unwrap());
+    assert_reached(
+        &trusted,
+        &[&broker.secure_url()],
+        &["AMQP 0-9-1, with TLS", "the queue checked is there"],
+    );
+    let wrong_ca = Authority::new("others").write_certificate(&scene, "others.pem");
+    let distrusted = secure.table("tls", "ca_file", wrong_ca.to_str().unwrap());
+    assert_not_usable(&distrusted, &broker.secure_url(), &["check ca_file in [global.tls]"], &[]);
 }
