@@ -221,3 +221,17 @@ impl Outcome {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(any(feature = "kafka", feature = "queue"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_names_a_few_are_said_and_how_many_more_there_are() {
+        assert_eq!(listed([]), "");
+        assert_eq!(listed(["a", "b"]), "a, b");
+        assert_eq!(listed(["a", "b", "c", "d", "e"]), "a, b, c, d, e");
+        assert_eq!(listed(["a", "b", "c", "d", "e", "f", "g"]), "a, b, c, d, e and 2 more");
+    }
+}

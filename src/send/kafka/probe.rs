@@ -17,6 +17,7 @@ use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 
 use super::outcome::{self, Verdict};
 use super::session::Session;
+use crate::clock;
 use crate::send::client::Redactor;
 use crate::send::{Outcome, listed, with_tls};
 
@@ -34,6 +35,17 @@ pub(super) struct Look {
 /// A partition, by topic and number.
 type Partition<'a> = (&'a str, i32);
 
+/// What a broker says.
+#[derive(Default)]
+struct Found<'a> {
+    /// The addresses of the brokers that are up, by their numbers.
+    brokers: BTreeMap<i32, String>,
+    /// The topics, in words.
+    topics: Vec<String>,
+    /// One partition of each broker that leads some.
+    led: BTreeMap<i32, Partition<'a>>,
+}
+
 impl Look {
     /// The brokers that are looked at, as `host:port`.
     pub(super) fn brokers(&self) -> Vec<String> {
@@ -43,44 +55,61 @@ impl Look {
 
     /// What `broker` says. Blocks, for at most the timeout.
     pub(super) fn at(&self, broker: &str) -> Result<String, Outcome> {
-        let until = Instant::now() + self.timeout;
+        let until = clock::now() + self.timeout;
         let session = self.session(broker).map_err(|reason| Outcome::EndpointFault { reason })?;
-        let left = || until.saturating_duration_since(Instant::now());
-        let mut brokers = BTreeMap::new();
-        // One partition of each broker that leads some.
-        let mut led: BTreeMap<i32, Partition<'_>> = BTreeMap::new();
-        let mut topics = Vec::new();
-        for name in &self.topics {
-            let found = session.metadata(name, left()).map_err(|code| self.failed(&session, code, ""))?;
-            brokers.extend(
-                found
-                    .brokers()
-                    .iter()
-                    .map(|found| (found.id(), format!("{}:{}", found.host(), found.port()))),
-            );
-            let topic = found.topics().iter().find(|topic| topic.name() == name);
-            let topic = topic.ok_or_else(|| of_topic(name, Code::UnknownTopicOrPartition))?;
-            let leaders = leaders(topic)?;
-            topics.push(format!("{name} ({})", counted(leaders.len(), "partition")));
-            for (partition, leader) in leaders {
-                led.entry(leader).or_insert((name, partition));
-            }
-        }
-        for (leader, (topic, partition)) in led {
-            let address = brokers.get(&leader).map_or("an address that nobody names", String::as_str);
-            let by = format!(" by the broker at {address}, which leads the partition {partition} of {topic}");
-            session
-                .ask(topic, partition, left())
-                .map_err(|code| at_their_address(self.failed(&session, code, &by)))?;
+        let found = self.cluster(&session, until)?;
+        for (leader, partition) in &found.led {
+            self.ask_leader(&session, *leader, *partition, &found.brokers, until)?;
         }
         let security = self.config.get("security.protocol").unwrap_or_default();
         Ok(format!(
             "{} ({}), {}; of the topics there is {}",
-            counted(brokers.len(), "broker"),
-            listed(brokers.values().map(String::as_str)),
+            counted(found.brokers.len(), "broker"),
+            listed(found.brokers.values().map(String::as_str)),
             with_tls(security.ends_with("ssl")),
-            listed(topics.iter().map(String::as_str)),
+            listed(found.topics.iter().map(String::as_str)),
         ))
+    }
+
+    /// What is said of the cluster and of each topic.
+    fn cluster(&self, session: &Session, until: Instant) -> Result<Found<'_>, Outcome> {
+        let mut cluster = Found::default();
+        for name in &self.topics {
+            let found = session.metadata(name, left(until)).map_err(|code| self.failed(session, code, ""))?;
+            for broker in found.brokers() {
+                let address = outcome::one_line(&format!("{}:{}", broker.host(), broker.port()));
+                cluster.brokers.insert(broker.id(), address);
+            }
+            let topic = found.topics().iter().find(|topic| topic.name() == name);
+            let topic = topic.ok_or_else(|| of_topic(name, Code::UnknownTopicOrPartition))?;
+            let leaders = leaders(topic)?;
+            cluster.topics.push(format!("{name} ({})", counted(leaders.len(), "partition")));
+            for (partition, leader) in leaders {
+                cluster.led.entry(leader).or_insert((name, partition));
+            }
+        }
+        Ok(cluster)
+    }
+
+    /// Whether a broker that leads a partition answers at the address that the brokers give of it.
+    fn ask_leader(
+        &self,
+        session: &Session,
+        leader: i32,
+        (topic, partition): Partition<'_>,
+        brokers: &BTreeMap<i32, String>,
+        until: Instant,
+    ) -> Result<(), Outcome> {
+        let Some(address) = brokers.get(&leader) else {
+            let reason = format!(
+                "the partition {partition} of {topic} is led by the broker {leader}, which is not among those that are up"
+            );
+            return Err(Outcome::Retry { after: None, reason });
+        };
+        let by = format!(" by the broker at {address}, which leads the partition {partition} of {topic}");
+        session
+            .ask(topic, partition, left(until))
+            .map_err(|code| at_their_address(self.failed(session, code, &by)))
     }
 
     /// A client that knows `broker` alone.
@@ -139,6 +168,10 @@ fn of_topic(topic: &str, code: Code) -> Outcome {
         Verdict::Fault(hint) => Outcome::EndpointFault { reason: format!("{said}: {hint}") },
         Verdict::Later | Verdict::TooLarge => Outcome::Retry { after: None, reason: said },
     }
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(clock::now())
 }
 
 fn counted(count: usize, noun: &str) -> String {

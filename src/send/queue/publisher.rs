@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::time::Instant;
 
 use super::connection::{Live, Shared};
 use super::messages::{self, Message};
 use super::template::{Syntax, Template};
 use crate::batch::Payload;
+use crate::clock;
 use crate::config::Global;
 use crate::event::SourceName;
 use crate::send::client::Redactor;
@@ -137,7 +137,7 @@ impl<B: Broker> Publisher<B> {
 
     /// What is found by a connection of its own. The time for the farewell is what is left of that for the look.
     async fn look(&self, sources: &[SourceName]) -> Result<String, Outcome> {
-        let until = Instant::now() + self.timeout;
+        let until = clock::timer_now() + self.timeout;
         let no = |what: &str| Outcome::Retry {
             after: None,
             reason: format!("no {what} within {} s", self.timeout.as_secs_f64()),

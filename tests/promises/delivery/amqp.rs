@@ -7,7 +7,7 @@ use lapin::ExchangeKind;
 use rustix::process::Signal;
 
 use self::broker::{Broker, is_installed};
-use super::connect::{assert_nobody_is_found, assert_not_usable, assert_reached};
+use super::connect::{assert_nobody_answers, assert_not_usable, assert_reached};
 use super::queue::{assert_all_arrives, assert_done, dead_letters, event_count, queued};
 use crate::common::{Agent, Authority, ConfigBuilder, PATIENCE, Scene, Writer, wait_for};
 
@@ -163,9 +163,19 @@ fn wrong_credentials_or_virtual_hosts_are_the_operators_to_mend_and_no_secret_is
     assert_done(&scene, agent, &[&writer]);
 }
 
+/// With the settings of `[global.tls]` that it takes to come in.
+fn with_identity<'a>(config: ConfigBuilder<'a>, broker: &Broker) -> ConfigBuilder<'a> {
+    let (cert, key) = broker.client_identity();
+    config
+        .end_point(broker.secure_url())
+        .table("tls", "ca_file", broker.ca_file().to_str().unwrap())
+        .table("tls", "client_cert_file", cert.to_str().unwrap())
+        .table("tls", "client_key_file", key.to_str().unwrap())
+}
+
 #[test]
-fn amqp_with_a_private_authority_is_verified() {
-    const TEST: &str = "amqp_with_a_private_authority_is_verified";
+fn amqp_with_a_private_authority_is_verified_and_a_client_certificate_is_shown() {
+    const TEST: &str = "amqp_with_a_private_authority_is_verified_and_a_client_certificate_is_shown";
     if !is_installed(TEST) {
         return;
     }
@@ -179,6 +189,22 @@ fn amqp_with_a_private_authority_is_verified() {
     let agent = Agent::start(&scene);
     agent.await_said("is not from a trusted authority: check ca_file in [global.tls]");
     config.table("tls", "ca_file", broker.ca_file().to_str().unwrap()).write();
+    agent.signal(Signal::HUP);
+    agent.await_said("client_cert_file");
+    assert_eq!(queue.message_count(), 0);
+    let config = with_identity(to_amqp(&scene, &broker, "secure"), &broker);
+    config.write();
+    agent.signal(Signal::HUP);
+    assert_all_arrives(&[&writer], || queue.published());
+
+    // The broker knows who it is by the certificate alone.
+    let config = config.end_point(format!("{}?auth_mechanism=external", broker.secure_url()));
+    config.write();
+    writer.append(30);
+    agent.signal(Signal::HUP);
+    agent.await_said("check [global.auth] and what the broker allows this agent");
+    broker.control(&["add_user", Broker::CLIENT, "none-that-is-shown"]);
+    broker.control(&["set_permissions", Broker::CLIENT, "", ".*", ""]);
     agent.signal(Signal::HUP);
     assert_all_arrives(&[&writer], || queue.published());
     assert_done(&scene, agent, &[&writer]);
@@ -223,21 +249,15 @@ fn check_connect_says_what_is_wrong_with_an_amqp_broker() {
     let _queue = broker.make_queue("checked", &[]);
     Writer::new(&scene, "app", "logs/app.log").append(1);
     let config = to_amqp(&scene, &broker, "checked");
-    assert_nobody_is_found(config.clone(), "amqp");
+    assert_nobody_answers(config.clone(), "amqp");
     let wrong = config.clone().table("auth", "type", "basic").table("auth", "user", "guest");
     let wrong = wrong.table("auth", "password", WRONG);
     assert_not_usable(&wrong, &broker.url(), &["check [global.auth]"], &[WRONG]);
     let nowhere = format!("{}/nowhere", broker.url());
     let says = ["check the virtual host in the path of end_point"];
     assert_not_usable(&config.clone().end_point(&nowhere), &nowhere, &says, &[]);
-    let secure = config.end_point(broker.secure_url());
-    let ca_file = broker.ca_file();
-    let trusted = secure.clone().table("tls", "ca_file", ca_file.to_str().unwrap());
-    assert_reached(
-        &trusted,
-        &[&broker.secure_url()],
-        &["AMQP 0-9-1, with TLS", "the queue checked is there"],
-    );
+    let secure = with_identity(config, &broker);
+    assert_reached(&secure, &[&broker.secure_url()], &["AMQP 0-9-1, with TLS", "the queue checked is there"]);
     let wrong_ca = Authority::new("others").write_certificate(&scene, "others.pem");
     let distrusted = secure.table("tls", "ca_file", wrong_ca.to_str().unwrap());
     assert_not_usable(&distrusted, &broker.secure_url(), &["check ca_file in [global.tls]"], &[]);

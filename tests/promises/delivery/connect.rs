@@ -1,5 +1,7 @@
 //! What `check --connect` says of brokers.
 
+use std::net::TcpListener;
+
 use crate::common::{ConfigBuilder, free_port, log_agent};
 
 /// Asserts that `check --connect` says that it reached each of `end_points`, and `says` each of these things; nothing else is
@@ -33,12 +35,15 @@ pub fn assert_not_usable(config: &ConfigBuilder<'_>, end_point: &str, says: &[&s
     }
 }
 
-/// Asserts that it says so where nobody listens.
+/// Asserts that it says so where nobody listens, and where somebody does and never says a word.
 #[track_caller]
-pub fn assert_nobody_is_found(config: ConfigBuilder<'_>, scheme: &str) {
+pub fn assert_nobody_answers(config: ConfigBuilder<'_>, scheme: &str) {
+    let config = config.global("timeout_secs", 1.5);
     let nowhere = format!("{scheme}://127.0.0.1:{}", free_port());
-    let config = config.end_point(&nowhere).global("timeout_secs", 2);
-    assert_not_usable(&config, &nowhere, &["refused"], &[]);
+    assert_not_usable(&config.clone().end_point(&nowhere), &nowhere, &["refused"], &[]);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("{scheme}://{}", silent.local_addr().unwrap());
+    assert_not_usable(&config.end_point(&nobody), &nobody, &["within 1.5 s"], &[]);
 }
 
 /// The exit code of `check --connect`, and what it says on standard output and standard error.

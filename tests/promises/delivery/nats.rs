@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::connect::{assert_nobody_is_found, assert_not_usable, assert_reached};
+use super::connect::{assert_nobody_answers, assert_not_usable, assert_reached};
 use super::queue::{
     Published, assert_all_arrives, assert_done, dead_letters, deaths, event_count, queued, rounds,
 };
@@ -463,7 +463,7 @@ fn check_connect_says_what_is_wrong_with_a_nats_server() {
         config.table("auth", "password", password)
     };
     let config = of("admin", "admin-word");
-    assert_nobody_is_found(config.clone(), "nats");
+    assert_nobody_answers(config.clone(), "nats");
     let refused = "the server refused the agent's credentials: check [global.auth]";
     assert_not_usable(&of("admin", WRONG), &url, &[refused], &[WRONG]);
     assert_not_usable(&config, &url, &["no stream takes the subject logs.agent1"], &["admin-word"]);
