@@ -40,7 +40,8 @@ pub struct Args {
     #[arg(long)]
     keys: bool,
     /// Asks every end point, without sending an event: HTTP by an OPTIONS request with the headers and credentials of the
-    /// configuration, a WebSocket by its handshake. Each takes timeout_secs at most.
+    /// configuration, a WebSocket by its handshake, message brokers by connecting to them and asking for the stream,
+    /// exchange, queue or topic. Each takes timeout_secs at most.
     #[arg(long)]
     connect: bool,
 }
@@ -152,7 +153,8 @@ impl Report {
     /// What the end points answer.
     fn connect(&mut self, config: &Config) -> anyhow::Result<()> {
         let strategy = send::strategy(&config.global)?;
-        let probes = agent::runtime()?.block_on(strategy.probe());
+        let sources: Vec<_> = config.sources.iter().map(|source| source.name.clone()).collect();
+        let probes = agent::runtime()?.block_on(strategy.probe(&sources));
         if probes.is_empty() {
             let name = config.global.send_type.name;
             self.line("connect", format_args!("{name} cannot be asked without sending"));

@@ -24,6 +24,7 @@ use futures_util::future::BoxFuture;
 
 use crate::batch::Payload;
 use crate::config::{Global, Transport};
+use crate::event::SourceName;
 
 pub use http::HttpStrategy;
 #[cfg(feature = "kafka")]
@@ -130,8 +131,9 @@ pub trait Strategy: Send + Sync + 'static {
     fn send<'a>(&'a self, payload: &'a Payload) -> BoxFuture<'a, Outcome>;
 
     /// Asks each end point whether it can be reached as it is configured, without sending an event and without storing
-    /// anything. Each takes at most the configured timeout. A transport that cannot ask returns nothing.
-    fn probe(&self) -> BoxFuture<'_, Vec<Probe>> {
+    /// anything. `sources` are those of the configuration, whose names may be in where their events go. Each end point
+    /// takes at most the configured timeout. A transport that cannot ask returns nothing.
+    fn probe<'a>(&'a self, _sources: &'a [SourceName]) -> BoxFuture<'a, Vec<Probe>> {
         Box::pin(std::future::ready(Vec::new()))
     }
 
@@ -150,6 +152,24 @@ impl Outcome {
             Self::Rejected { status, response } => format!("the server answered {status}: {response}"),
         }
     }
+}
+
+/// Names in one line, a few of many. For what is said of an end point.
+#[cfg(any(feature = "kafka", feature = "queue"))]
+fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 5;
+    let names: Vec<&str> = names.into_iter().collect();
+    let shown: Vec<&str> = names.iter().copied().take(SHOWN).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        rest => format!("{} and {rest} more", shown.join(", ")),
+    }
+}
+
+/// How a connection is encrypted, for what is said of an end point.
+#[cfg(any(feature = "kafka", feature = "queue"))]
+const fn with_tls(is_secure: bool) -> &'static str {
+    if is_secure { "with TLS" } else { "without TLS" }
 }
 
 /// What was found at one end point.
@@ -187,7 +207,7 @@ pub enum Outcome {
     },
 }
 
-#[cfg(any(feature = "websocket", feature = "queue"))]
+#[cfg(any(feature = "kafka", feature = "websocket", feature = "queue"))]
 impl Outcome {
     /// The same without secrets: a server may repeat what it was sent.
     fn cleaned(self, redactor: &client::Redactor) -> Self {
@@ -199,5 +219,19 @@ impl Outcome {
             }
             Self::EndpointFault { reason } => Self::EndpointFault { reason: redactor.clean(reason) },
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(any(feature = "kafka", feature = "queue"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_names_a_few_are_said_and_how_many_more_there_are() {
+        assert_eq!(listed([]), "");
+        assert_eq!(listed(["a", "b"]), "a, b");
+        assert_eq!(listed(["a", "b", "c", "d", "e"]), "a, b, c, d, e");
+        assert_eq!(listed(["a", "b", "c", "d", "e", "f", "g"]), "a, b, c, d, e and 2 more");
     }
 }

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "amqp")]
 mod amqp;
+#[cfg(any(feature = "kafka", feature = "queue"))]
+mod connect;
 mod fail_over;
 mod formats;
 #[cfg(feature = "kafka")]

@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::{
+    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
+};
 use lapin::tcp::{AsyncTcpStream, RustlsConnector};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{BasicProperties, Channel, ConnectionProperties, Event};
+use lapin::{BasicProperties, Channel, ConnectionProperties, Event, ExchangeKind};
 use rustls::ClientConfig;
 use tokio::sync::{Semaphore, watch};
 
@@ -16,7 +18,7 @@ use crate::config::{Auth, Global};
 use crate::send::client::Redactor;
 use crate::send::parts::{KEY_HEADER, SEQ_HEADER, SOURCE_HEADER};
 use crate::send::queue::{self, Broker, Live, Message, Publisher, Syntax};
-use crate::send::{Outcome, SendError, Strategy};
+use crate::send::{Outcome, SendError, Strategy, listed, with_tls};
 
 /// Sides that hear nothing of each other for twice this long, in seconds, give the connection up.
 const HEARTBEAT_SECS: u16 = 30;
@@ -164,6 +166,30 @@ impl Broker for Amqp {
         }
     }
 
+    async fn look(&self, connection: &Connection, addresses: &[String]) -> Result<String, Outcome> {
+        let failed = |error| outcome::of_error(&error);
+        let channel = connection.connection.create_channel().await.map_err(failed)?;
+        let addressed = listed(addresses.iter().map(String::as_str));
+        let there = if self.exchange.as_str().is_empty() {
+            for queue in addresses {
+                self.find_queue(&channel, queue).await?;
+            }
+            format!("the queue {addressed} is there")
+        } else {
+            let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+            // Which kind it is, nobody asks who only looks.
+            let (exchange, kind) = (self.exchange.clone(), ExchangeKind::Direct);
+            let found = channel.exchange_declare(exchange, kind, options, FieldTable::default());
+            found.await.map_err(failed)?;
+            format!(
+                "the exchange {} is there; whether a queue takes {addressed} from it, only a message shows",
+                self.exchange.as_str()
+            )
+        };
+        let tls = with_tls(matches!(self.uri.scheme, AMQPScheme::AMQPS));
+        Ok(format!("AMQP 0-9-1, {tls}, the virtual host {}; {there}", self.uri.vhost))
+    }
+
     async fn close(&self, connection: Arc<Connection>) {
         if let Ok(text) = ShortString::try_new("bye") {
             // One that has ended already needs no farewell.
@@ -173,6 +199,16 @@ impl Broker for Amqp {
 }
 
 impl Amqp {
+    /// Whether there is a queue of this name, as the exchange without a name takes messages to.
+    async fn find_queue(&self, channel: &Channel, name: &str) -> Result<(), Outcome> {
+        let queue = ShortString::try_new(name).map_err(|_| too_long())?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        match channel.queue_declare(queue, options, FieldTable::default()).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(outcome::of_queue(&error)),
+        }
+    }
+
     async fn publish_all(
         &self,
         connection: &Connection,
@@ -186,11 +222,7 @@ impl Amqp {
         let mut confirmations = Vec::with_capacity(messages.len());
         let mut worst = Outcome::Acknowledged;
         for (address, message) in messages {
-            let Ok(routing_key) = ShortString::try_new(address) else {
-                let reason =
-                    "a routing key is longer than 255 bytes: check routing_key in [global.amqp]".to_owned();
-                return Outcome::EndpointFault { reason };
-            };
+            let Ok(routing_key) = ShortString::try_new(address) else { return too_long() };
             let Some(properties) = properties(key, &message) else {
                 return Outcome::EndpointFault {
                     reason: "an identifier is longer than 255 bytes".to_owned(),
@@ -220,6 +252,11 @@ impl Amqp {
         }
         worst
     }
+}
+
+fn too_long() -> Outcome {
+    let reason = "a routing key is longer than 255 bytes: check routing_key in [global.amqp]".to_owned();
+    Outcome::EndpointFault { reason }
 }
 
 /// What travels beside the content; `None` where a part is longer than the protocol lets it be.

@@ -58,6 +58,19 @@ pub(super) fn of_error(error: &Error) -> Outcome {
     }
 }
 
+/// What an error means where a queue was asked for.
+pub(super) fn of_queue(error: &Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) if error.get_id() == 404 => Outcome::EndpointFault {
+            reason: format!(
+                "the broker answered 404 ({}): make it, or check routing_key and exchange in [global.amqp]",
+                said(error.get_message().as_str())
+            ),
+        },
+        _ => of_error(error),
+    }
+}
+
 /// What a reply code of the protocol means (its section 1.8, and what RabbitMQ does with it). What is unknown may pass.
 fn of_code(code: u16, text: &str) -> Outcome {
     let text = said(text);

@@ -27,6 +27,7 @@ use super::{Outcome, Probe, Registered, SendError, Strategy};
 use crate::batch::Payload;
 use crate::clock;
 use crate::config::{Compression, EndPoint, Format, Global, Schemes, Takes, Transport};
+use crate::event::SourceName;
 
 /// The strategy, as `send_type` chooses it.
 pub(super) const STRATEGY: Registered = Registered {
@@ -297,7 +298,7 @@ impl Strategy for HttpStrategy {
         Box::pin(self.send_once(payload))
     }
 
-    fn probe(&self) -> BoxFuture<'_, Vec<Probe>> {
+    fn probe<'a>(&'a self, _: &'a [SourceName]) -> BoxFuture<'a, Vec<Probe>> {
         Box::pin(async {
             let mut probes = Vec::with_capacity(self.targets.len());
             for target in &self.targets {

@@ -13,7 +13,7 @@
 //!
 //! `options` and `properties` read the configuration, `settings` makes the library's out of it, `message` is what
 //! travels, `outcome` says what an error means, `session` is one producer and the thread that hears of its
-//! deliveries, and `strategy` has the one session. All of it is in `docs/strategies.md`.
+//! deliveries, `strategy` has the one session, and `probe` looks without sending. All of it is in `docs/strategies.md`.
 //!
 //! What it costs: the library copies what it has queued, so a payload in flight is in memory twice; its queue is
 //! bounded, and what finds no room waits for it within the call. Threads: one of ours, one of the library's own, and one
@@ -24,6 +24,8 @@ mod message;
 mod options;
 #[cfg(feature = "kafka")]
 mod outcome;
+#[cfg(feature = "kafka")]
+mod probe;
 mod properties;
 #[cfg(feature = "kafka")]
 mod session;

@@ -120,7 +120,11 @@ impl Trouble {
 
     /// The outcome of a batch of which not every message was reported in time.
     pub(super) fn outcome(self, timeout: Duration) -> Outcome {
-        let silent = format!("no delivery within {} s", timeout.as_secs_f64());
+        self.explain(format!("no delivery within {} s", timeout.as_secs_f64()))
+    }
+
+    /// The outcome of what got no answer, as `silent` says, with the reason for it.
+    pub(super) fn explain(self, silent: String) -> Outcome {
         match (self.fault, self.later) {
             (Some(fault), _) => Outcome::EndpointFault { reason: format!("{silent}: {fault}") },
             (None, Some(later)) => Outcome::Retry { after: None, reason: format!("{silent}: {later}") },

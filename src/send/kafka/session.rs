@@ -13,6 +13,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::OwnedHeaders;
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
 };
@@ -79,8 +80,7 @@ impl ClientContext for Events {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-        self.trouble().add(code, reason);
+        self.trouble().add(code_of(&error), reason);
     }
 }
 
@@ -94,8 +94,7 @@ impl ProducerContext for Events {
                 pending.report(None);
             }
             Err((error, message)) => {
-                let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-                pending.report(Some((code, message.topic())));
+                pending.report(Some((code_of(error), message.topic())));
             }
         }
     }
@@ -168,8 +167,26 @@ impl Session {
         if let Some(key) = &message.key {
             record = record.key(&**key);
         }
-        let refused = |(error, _): (KafkaError, _)| error.rdkafka_error_code().unwrap_or(Code::Unknown);
-        producer.send(record).map_err(refused)
+        producer.send(record).map_err(|(error, _)| code_of(&error))
+    }
+
+    /// What a broker says of `topic` and of its cluster. Blocks, for at most `within`.
+    ///
+    /// # Errors
+    /// The library's code, where none answers.
+    pub(super) fn metadata(&self, topic: &str, within: Duration) -> Result<Metadata, Code> {
+        let Some(producer) = &self.producer else { return Err(Code::DestroyBroker) };
+        producer.client().fetch_metadata(Some(topic), within).map_err(|error| code_of(&error))
+    }
+
+    /// Asks the broker that leads a partition how far it reaches, which changes nothing. Blocks, for at most `within`.
+    ///
+    /// # Errors
+    /// The library's code, where it does not answer.
+    pub(super) fn ask(&self, topic: &str, partition: i32, within: Duration) -> Result<(), Code> {
+        let Some(producer) = &self.producer else { return Err(Code::DestroyBroker) };
+        let reach = producer.client().fetch_watermarks(topic, partition, within);
+        reach.map(drop).map_err(|error| code_of(&error))
     }
 
     /// Whether nothing is queued or on its way.
@@ -223,6 +240,10 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.end(None);
     }
+}
+
+fn code_of(error: &KafkaError) -> Code {
+    error.rdkafka_error_code().unwrap_or(Code::Unknown)
 }
 
 /// Makes a producer.

@@ -17,12 +17,14 @@ use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::message::{Message, Messages};
 use super::options::KafkaOptions;
 use super::outcome::{self, Tally};
+use super::probe::Look;
 use super::session::{Pending, Session};
 use super::settings;
 use crate::batch::Payload;
 use crate::config::{Global, Secret};
+use crate::event::SourceName;
 use crate::send::client::Redactor;
-use crate::send::{Outcome, SendError, Strategy};
+use crate::send::{Outcome, Probe, SendError, Strategy};
 
 /// How long a message waits before it asks for room in the queue again.
 const ROOM_EVERY: Duration = Duration::from_millis(10);
@@ -47,6 +49,8 @@ pub struct KafkaStrategy {
     config: ClientConfig,
     options: KafkaOptions,
     agent: String,
+    /// The scheme of its address, for messages.
+    scheme: String,
     headers: Vec<(String, Secret)>,
     redactor: Arc<Redactor>,
     timeout: Duration,
@@ -84,6 +88,7 @@ impl KafkaStrategy {
             config,
             options: options.clone(),
             agent: global.agent_name.clone(),
+            scheme: global.end_point.0.scheme().to_owned(),
             headers: global.headers.clone(),
             redactor,
             timeout: global.timeout,
@@ -109,7 +114,7 @@ impl KafkaStrategy {
                 current.take_if(|session| !session.serves());
             }
         }
-        self.redacted(outcome)
+        outcome.cleaned(&self.redactor)
     }
 
     async fn turn(&self) -> Turn<'_> {
@@ -237,14 +242,25 @@ impl KafkaStrategy {
         Ok(session)
     }
 
-    /// `outcome` without secrets: what the brokers said is in it.
-    fn redacted(&self, outcome: Outcome) -> Outcome {
-        let clean = |text: String| self.redactor.clean(text);
-        match outcome {
-            Outcome::Acknowledged => Outcome::Acknowledged,
-            Outcome::Retry { after, reason } => Outcome::Retry { after, reason: clean(reason) },
-            Outcome::Rejected { status, response } => Outcome::Rejected { status, response: clean(response) },
-            Outcome::EndpointFault { reason } => Outcome::EndpointFault { reason: clean(reason) },
+    /// A look at the topics that the events of `sources` go to.
+    fn look(&self, sources: &[SourceName]) -> Look {
+        let topic = |source: &SourceName| self.options.topic.fill_topic(&self.agent, Some(source.as_str()));
+        let topics: BTreeSet<String> = sources.iter().map(topic).collect();
+        Look {
+            config: self.config.clone(),
+            redactor: Arc::clone(&self.redactor),
+            topics: topics.into_iter().collect(),
+            timeout: self.timeout,
+        }
+    }
+
+    /// What is found at one broker.
+    async fn probe_one(&self, look: Look, broker: String) -> Result<String, String> {
+        let found = tokio::task::spawn_blocking(move || look.at(&broker)).await;
+        match found {
+            Ok(Ok(found)) => Ok(self.redactor.clean(found)),
+            Ok(Err(outcome)) => Err(outcome.cleaned(&self.redactor).into_reason()),
+            Err(error) => Err(format!("what the broker says cannot be read: {error}")),
         }
     }
 }
@@ -252,6 +268,19 @@ impl KafkaStrategy {
 impl Strategy for KafkaStrategy {
     fn send<'a>(&'a self, payload: &'a Payload) -> BoxFuture<'a, Outcome> {
         Box::pin(self.send_once(payload))
+    }
+
+    fn probe<'a>(&'a self, sources: &'a [SourceName]) -> BoxFuture<'a, Vec<Probe>> {
+        Box::pin(async {
+            let look = self.look(sources);
+            let mut probes = Vec::new();
+            for broker in look.brokers() {
+                let end_point = format!("{}://{broker}", self.scheme);
+                let found = self.probe_one(look.clone(), broker).await;
+                probes.push(Probe { end_point, found });
+            }
+            probes
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

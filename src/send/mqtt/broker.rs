@@ -11,13 +11,13 @@ use rustls::ClientConfig;
 use tokio::sync::RwLock;
 
 use super::outcome::End;
-use super::session::{self, Happening, UNSENT_MAX, Waiting, Wire};
+use super::session::{self, Happening, UNSENT_MAX, Waiting, Welcome, Wire};
 use super::{MqttOptions, SYNTAX, Version};
 use crate::config::{Auth, Global};
 use crate::send::client::Redactor;
 use crate::send::parts::{KEY_HEADER, SEQ_HEADER, SOURCE_HEADER};
 use crate::send::queue::{self, Broker, Live, Message, Publisher, Syntax};
-use crate::send::{Outcome, SendError, Strategy};
+use crate::send::{Outcome, SendError, Strategy, listed, with_tls};
 
 /// The broker is asked for a sign of life when nothing was sent for so long.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -27,6 +27,9 @@ const UNANSWERED_MAX: u16 = 256;
 const PACKET_BYTES_MAX: usize = 268_435_455;
 /// The longest packet that a broker sends to a client that subscribes to nothing.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// What a client identifier ends with where it is not a batch that asks for the connection: brokers end the older of two
+/// connections with the same one, which may be that of a running agent.
+const LOOKING: &str = "-check";
 /// Carries a message's identifier.
 const ID_PROPERTY: &str = "Log-Agent-Id";
 /// The content is UTF-8 text.
@@ -81,13 +84,20 @@ enum Client {
 pub(super) struct Connection {
     client: Client,
     waiting: Arc<Waiting>,
-    /// The longest packet that the broker takes.
-    packet_bytes_max: usize,
+    welcome: Welcome,
 }
 
 impl Live for Connection {
     fn is_live(&self) -> bool {
         self.waiting.is_live()
+    }
+}
+
+impl Connection {
+    /// The longest packet that the broker takes.
+    fn packet_bytes_max(&self) -> usize {
+        let max = self.welcome.packet_bytes_max.and_then(|max| usize::try_from(max).ok());
+        max.unwrap_or(PACKET_BYTES_MAX)
     }
 }
 
@@ -105,12 +115,12 @@ impl Mqtt {
         }
     }
 
-    fn wire(&self) -> (Client, Wire) {
+    fn wire(&self, client_id: &str) -> (Client, Wire) {
         // The library counts in whole seconds; whoever waits has a clock of its own.
         let connect_secs = self.timeout.as_secs().saturating_add(1);
         match self.version {
             Version::Five => {
-                let mut options = v5::MqttOptions::new(&self.client_id, &self.host, self.port);
+                let mut options = v5::MqttOptions::new(client_id, &self.host, self.port);
                 options
                     .set_keep_alive(KEEP_ALIVE)
                     .set_clean_start(true)
@@ -124,7 +134,7 @@ impl Mqtt {
                 (Client::Five(client), Wire::Five(Box::new(wire)))
             }
             Version::Three => {
-                let mut options = rumqttc::MqttOptions::new(&self.client_id, &self.host, self.port);
+                let mut options = rumqttc::MqttOptions::new(client_id, &self.host, self.port);
                 options
                     .set_keep_alive(KEEP_ALIVE)
                     .set_clean_session(true)
@@ -142,6 +152,26 @@ impl Mqtt {
             }
         }
     }
+
+    async fn connect_as(&self, client_id: &str) -> Result<Connection, Outcome> {
+        let (client, mut wire) = self.wire(client_id);
+        let welcome = loop {
+            match wire.next().await {
+                Ok(Happening::Connected(welcome)) => break welcome,
+                Ok(_) => {}
+                Err(End::Of(outcome)) => return Err(outcome),
+                Err(End::TooBig(reason)) => return Err(Outcome::EndpointFault { reason }),
+            }
+        };
+        let waiting = Arc::new(Waiting::new());
+        tokio::spawn(session::run(wire, Arc::clone(&waiting)));
+        Ok(Connection { client, waiting, welcome })
+    }
+
+    /// The client identifier of a look.
+    fn looking_id(&self) -> String {
+        format!("{}{LOOKING}", self.client_id)
+    }
 }
 
 impl Broker for Mqtt {
@@ -150,19 +180,38 @@ impl Broker for Mqtt {
     const SYNTAX: Syntax = SYNTAX;
 
     async fn connect(&self) -> Result<Connection, Outcome> {
-        let (client, mut wire) = self.wire();
-        let packet_bytes_max = loop {
-            match wire.next().await {
-                Ok(Happening::Connected(max)) => break max,
-                Ok(_) => {}
-                Err(End::Of(outcome)) => return Err(outcome),
-                Err(End::TooBig(reason)) => return Err(Outcome::EndpointFault { reason }),
+        self.connect_as(&self.client_id).await
+    }
+
+    async fn connect_to_look(&self) -> Result<Connection, Outcome> {
+        let id = self.looking_id();
+        self.connect_as(&id).await.map_err(|outcome| match outcome {
+            // The identifier may be what it refused.
+            Outcome::EndpointFault { reason } => {
+                Outcome::EndpointFault { reason: format!("{reason}; it was asked as the client {id}") }
             }
+            other => other,
+        })
+    }
+
+    async fn look(&self, connection: &Connection, addresses: &[String]) -> Result<String, Outcome> {
+        if connection.welcome.quality_max == Some(0) {
+            let reason =
+                "the broker takes messages of quality 0 alone, which nobody acknowledges: check end_point";
+            return Err(Outcome::EndpointFault { reason: reason.to_owned() });
+        }
+        let version = match self.version {
+            Version::Five => "5",
+            Version::Three => "3.1.1",
         };
-        let packet_bytes_max = packet_bytes_max.and_then(|max| usize::try_from(max).ok());
-        let waiting = Arc::new(Waiting::new());
-        tokio::spawn(session::run(wire, Arc::clone(&waiting)));
-        Ok(Connection { client, waiting, packet_bytes_max: packet_bytes_max.unwrap_or(PACKET_BYTES_MAX) })
+        Ok(format!(
+            "MQTT {version}, {}, answered Success to the client {}, takes packets of up to {} bytes; whether it lets the \
+             agent publish to {}, only a message shows",
+            with_tls(self.tls.is_some()),
+            self.looking_id(),
+            connection.packet_bytes_max(),
+            listed(addresses.iter().map(String::as_str)),
+        ))
     }
 
     async fn publish(&self, connection: &Connection, key: &str, messages: Vec<(String, Message)>) -> Outcome {
@@ -200,10 +249,11 @@ impl Broker for Mqtt {
 }
 
 async fn publish_one(connection: &Connection, key: &str, topic: String, message: Message) -> Outcome {
-    let Connection { client, waiting, packet_bytes_max } = connection;
+    let Connection { client, waiting, .. } = connection;
+    let packet_bytes_max = connection.packet_bytes_max();
     let properties = properties(key, &message);
     let bytes = packet_bytes(&topic, &message.body, matches!(client, Client::Five(_)).then_some(&properties));
-    if bytes > *packet_bytes_max {
+    if bytes > packet_bytes_max {
         let response =
             format!("a packet of {bytes} bytes is longer than the {packet_bytes_max} that the broker takes");
         return Outcome::Rejected { status: 413, response };

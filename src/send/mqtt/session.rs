@@ -19,10 +19,19 @@ pub(super) enum Wire {
     Three(Box<rumqttc::EventLoop>),
 }
 
+/// What a broker says of itself when it takes a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Welcome {
+    /// The longest packet that it takes, where there is a limit.
+    pub(super) packet_bytes_max: Option<u32>,
+    /// The highest quality that it takes, where there is one that it does not.
+    pub(super) quality_max: Option<u8>,
+}
+
 /// What happened on the wire.
 pub(super) enum Happening {
-    /// The broker took the connection; the longest packet that it takes, where it says so.
-    Connected(Option<u32>),
+    /// The broker took the connection.
+    Connected(Welcome),
     /// The oldest message that was not yet sent has left, with this packet identifier.
     Sent(u16),
     /// The broker acknowledged a packet.
@@ -40,7 +49,11 @@ impl Wire {
         match self {
             Self::Five(wire) => match wire.poll().await.map_err(|error| outcome::of_end(&error))? {
                 v5::Event::Incoming(Packet5::ConnAck(ack)) => {
-                    Ok(Happening::Connected(ack.properties.and_then(|properties| properties.max_packet_size)))
+                    let welcome = ack.properties.map_or_else(Welcome::default, |properties| Welcome {
+                        packet_bytes_max: properties.max_packet_size,
+                        quality_max: properties.max_qos,
+                    });
+                    Ok(Happening::Connected(welcome))
                 }
                 v5::Event::Incoming(Packet5::PubAck(ack)) => {
                     Ok(Happening::Answered(ack.pkid, outcome::of_ack(ack.reason)))
@@ -49,7 +62,7 @@ impl Wire {
                 v5::Event::Incoming(_) => Ok(Happening::Other),
             },
             Self::Three(wire) => match wire.poll().await.map_err(|error| outcome::of_end_3(&error))? {
-                Event::Incoming(Packet::ConnAck(_)) => Ok(Happening::Connected(None)),
+                Event::Incoming(Packet::ConnAck(_)) => Ok(Happening::Connected(Welcome::default())),
                 Event::Incoming(Packet::PubAck(ack)) => {
                     Ok(Happening::Answered(ack.pkid, Outcome::Acknowledged))
                 }

@@ -59,6 +59,44 @@ fn refusal(error: &ApiError) -> Outcome {
     Outcome::EndpointFault { reason: format!("{said}: {hint}") }
 }
 
+/// What the server says to a question for the streams that take a subject.
+#[derive(Deserialize)]
+struct Streams {
+    /// Without any, it is null.
+    streams: Option<Vec<String>>,
+    error: Option<ApiError>,
+}
+
+/// The stream that takes `subject`, as the `answer` to a question for it says: the `expected` one, where one is.
+pub(super) fn stream_of(answer: &[u8], subject: &str, expected: Option<&str>) -> Result<String, Outcome> {
+    let streams = match serde_json::from_slice::<Streams>(answer) {
+        Ok(Streams { error: Some(error), .. }) => return Err(refusal(&error)),
+        Ok(Streams { streams, .. }) => streams.unwrap_or_default(),
+        Err(_) => {
+            let reason = "what answers in place of JetStream is something else: check end_point".to_owned();
+            return Err(Outcome::EndpointFault { reason });
+        }
+    };
+    // The subjects of streams do not overlap, so there is one at most.
+    let stream = streams.into_iter().next().ok_or_else(|| no_stream(subject))?;
+    match expected {
+        Some(expected) if expected != stream => Err(Outcome::EndpointFault {
+            reason: format!(
+                "the subject {subject} is taken by the stream {stream} and not by {expected}, which is expected: check stream \
+                 and subject in [global.nats]"
+            ),
+        }),
+        _ => Ok(stream),
+    }
+}
+
+/// What it means that nobody answers questions for streams.
+pub(super) fn no_jetstream() -> Outcome {
+    let reason =
+        "the server has no JetStream for this agent: turn it on, or check end_point and [global.auth]";
+    Outcome::EndpointFault { reason: reason.to_owned() }
+}
+
 /// What it means that nobody answers on `subject`.
 pub(super) fn no_stream(subject: &str) -> Outcome {
     let reason = format!(
@@ -90,6 +128,27 @@ mod tests {
             let Outcome::EndpointFault { reason } = of(answer) else { panic!("{answer}") };
             assert!(reason.contains("logs.a is no stream: check subject"), "{reason}");
         }
+    }
+
+    #[test]
+    fn the_stream_of_a_subject_is_the_one_that_is_expected_or_it_is_said() {
+        let of = |answer: &str, expected| stream_of(answer.as_bytes(), "logs.a", expected);
+        let one = r#"{"type":"io.nats.jetstream.api.v1.stream_names_response","total":1,"streams":["LOGS"]}"#;
+        for expected in [None, Some("LOGS")] {
+            assert_eq!(of(one, expected), Ok("LOGS".to_owned()));
+        }
+        for (answer, expected, says) in [
+            (one, Some("OTHER"), "taken by the stream LOGS and not by OTHER"),
+            (r#"{"total":0,"streams":null}"#, None, "no stream takes the subject logs.a"),
+            (r#"{"total":0,"streams":[]}"#, Some("LOGS"), "no stream takes the subject logs.a"),
+            (r#"{"error":{"code":503,"err_code":10039,"description":"x"}}"#, None, "has no JetStream"),
+            ("ok", None, "something else: check end_point"),
+        ] {
+            let Err(Outcome::EndpointFault { reason }) = of(answer, expected) else { panic!("{answer}") };
+            assert!(reason.contains(says), "{reason}");
+        }
+        let passing = of(r#"{"error":{"code":503,"err_code":10008,"description":"no leader"}}"#, None);
+        assert!(matches!(passing, Err(Outcome::Retry { .. })), "{passing:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A connection to a NATS server, and a publication on it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,8 +18,10 @@ use crate::config::Global;
 use crate::send::client::{Redactor, fault};
 use crate::send::parts::{KEY_HEADER, SEQ_HEADER, SOURCE_HEADER};
 use crate::send::queue::{self, Broker, Live, Message, Publisher, Syntax};
-use crate::send::{Outcome, SendError, Strategy};
+use crate::send::{Outcome, SendError, Strategy, listed, with_tls};
 
+/// Asked for the streams that take a subject.
+const STREAM_NAMES: &str = "$JS.API.STREAM.NAMES";
 /// The server is asked for a sign of life this often; after two without an answer the connection is given up.
 const PING_EVERY: Duration = Duration::from_secs(30);
 
@@ -154,6 +157,28 @@ impl Broker for Nats {
         queue::in_order(messages.into_iter().map(publish), queue::WINDOW).await
     }
 
+    async fn look(&self, connection: &Connection, addresses: &[String]) -> Result<String, Outcome> {
+        let server = connection.client.server_info();
+        let tls = with_tls(self.secure || server.tls_required);
+        let version = fault::said(&server.version);
+        let mut subjects_of: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for subject in addresses {
+            let Some(stream) = self.stream_of(connection, subject).await? else {
+                let addresses = listed(addresses.iter().map(String::as_str));
+                return Ok(format!(
+                    "nats-server {version}, {tls}; which stream takes {addresses} it does not let this agent ask"
+                ));
+            };
+            subjects_of.entry(stream).or_default().push(subject);
+        }
+        let mut found = format!("nats-server {version}, {tls}");
+        for (stream, subjects) in subjects_of {
+            let (stream, subjects) = (fault::said(&stream), listed(subjects));
+            found.push_str(&format!("; the stream {stream} takes {subjects}"));
+        }
+        Ok(found)
+    }
+
     async fn close(&self, connection: Arc<Connection>) {
         let mut state = connection.state.clone();
         if connection.client.drain().await.is_ok() {
@@ -164,6 +189,27 @@ impl Broker for Nats {
 }
 
 impl Nats {
+    /// The stream that takes `subject`; `None` where the server does not let the agent ask.
+    async fn stream_of(&self, connection: &Connection, subject: &str) -> Result<Option<String>, Outcome> {
+        let mut state = connection.state.clone();
+        let question = serde_json::json!({ "subject": subject }).to_string();
+        let request = Request::new().payload(question.into());
+        tokio::select! {
+            biased;
+            answer = connection.client.send_request(STREAM_NAMES, request) => match answer {
+                Ok(answer) => {
+                    answer::stream_of(&answer.payload, subject, self.stream.as_deref()).map(Some)
+                }
+                Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(answer::no_jetstream()),
+                Err(error) => Err(fault::of_connecting(&error)),
+            },
+            violation = violation(&mut state) => match violation {
+                Some(_) => Ok(None),
+                None => Err(gone()),
+            },
+        }
+    }
+
     async fn publish_one(
         &self,
         connection: &Connection,
@@ -202,16 +248,30 @@ impl Nats {
 
 /// Waits until the server says something that ends what is unconfirmed.
 async fn ended(state: &mut watch::Receiver<State>) -> Outcome {
+    match violation(state).await {
+        Some(violation) => {
+            let said = fault::said(&violation);
+            let reason = format!("the server does not allow it ({said}): check what it allows this agent");
+            Outcome::EndpointFault { reason }
+        }
+        None => gone(),
+    }
+}
+
+/// Waits until the server says that it does not allow something, or the connection has ended.
+async fn violation(state: &mut watch::Receiver<State>) -> Option<Arc<str>> {
     while !state.borrow_and_update().ended {
         if state.changed().await.is_err() {
             break;
         }
         let State { ended, violation } = state.borrow_and_update().clone();
         if let (false, Some(violation)) = (ended, violation) {
-            let said = fault::said(&violation);
-            let reason = format!("the server does not allow it ({said}): check what it allows this agent");
-            return Outcome::EndpointFault { reason };
+            return Some(violation);
         }
     }
+    None
+}
+
+fn gone() -> Outcome {
     Outcome::Retry { after: None, reason: "the connection ended before the stream answered".to_owned() }
 }

@@ -9,10 +9,12 @@ use super::connection::{Live, Shared};
 use super::messages::{self, Message};
 use super::template::{Syntax, Template};
 use crate::batch::Payload;
+use crate::clock;
 use crate::config::Global;
+use crate::event::SourceName;
 use crate::send::client::Redactor;
 use crate::send::parts::Per;
-use crate::send::{Outcome, Strategy};
+use crate::send::{Outcome, Probe, Strategy};
 
 /// The most messages of a batch that wait for their confirmation at a time.
 #[cfg(any(feature = "nats", feature = "mqtt"))]
@@ -38,6 +40,19 @@ pub(in crate::send) trait Broker: Send + Sync + 'static {
         messages: Vec<(String, Message)>,
     ) -> impl Future<Output = Outcome> + Send;
 
+    /// Connects once, for a look, and so that an agent which runs on the same configuration keeps its connection.
+    fn connect_to_look(&self) -> impl Future<Output = Result<Self::Connection, Outcome>> + Send {
+        self.connect()
+    }
+
+    /// Says in one line what is at the other end of a connection, and whether it takes messages at `addresses`, as far as
+    /// the protocol tells without a message. Publishes nothing and makes nothing.
+    fn look(
+        &self,
+        connection: &Self::Connection,
+        addresses: &[String],
+    ) -> impl Future<Output = Result<String, Outcome>> + Send;
+
     /// Learns that nothing new goes to a connection, although it did not end by itself.
     fn retire(&self, _: &Self::Connection) {}
 
@@ -50,6 +65,8 @@ pub(in crate::send) struct Publisher<B: Broker> {
     broker: B,
     shared: Shared<B::Connection>,
     redactor: Redactor,
+    /// For messages, without secrets.
+    end_point: String,
     timeout: Duration,
     agent: String,
     per: Per,
@@ -69,6 +86,7 @@ impl<B: Broker> Publisher<B> {
             broker,
             shared: Shared::default(),
             redactor,
+            end_point: global.end_point.to_string(),
             timeout: global.timeout,
             agent: global.agent_name.clone(),
             per,
@@ -116,6 +134,39 @@ impl<B: Broker> Publisher<B> {
         }
         outcome
     }
+
+    /// What is found by a connection of its own. The time for the farewell is what is left of that for the look.
+    async fn look(&self, sources: &[SourceName]) -> Result<String, Outcome> {
+        let until = clock::timer_now() + self.timeout;
+        let no = |what: &str| Outcome::Retry {
+            after: None,
+            reason: format!("no {what} within {} s", self.timeout.as_secs_f64()),
+        };
+        let connection = match tokio::time::timeout_at(until, self.broker.connect_to_look()).await {
+            Ok(connection) => Arc::new(connection?),
+            Err(_elapsed) => return Err(no("connection")),
+        };
+        let addresses = self.addresses(sources);
+        let look = self.broker.look(&connection, &addresses);
+        let found = match tokio::time::timeout_at(until, look).await {
+            Ok(found) => found,
+            Err(_elapsed) => return Err(no("answer")),
+        };
+        let _ = tokio::time::timeout_at(until, self.broker.close(connection)).await;
+        found
+    }
+
+    /// Where the events of `sources` go, each address once.
+    fn addresses(&self, sources: &[SourceName]) -> Vec<String> {
+        let mut addresses = Vec::new();
+        for source in sources {
+            let address = self.address.fill(&B::SYNTAX, &self.agent, Some(source.as_str()));
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
 }
 
 /// What becomes of a batch whose messages are published one after the other, `window` of them unconfirmed at most. The
@@ -138,6 +189,17 @@ pub(in crate::send) async fn in_order<F: Future<Output = Outcome>>(
 impl<B: Broker> Strategy for Publisher<B> {
     fn send<'a>(&'a self, payload: &'a Payload) -> BoxFuture<'a, Outcome> {
         Box::pin(self.send_once(payload))
+    }
+
+    fn probe<'a>(&'a self, sources: &'a [SourceName]) -> BoxFuture<'a, Vec<Probe>> {
+        Box::pin(async {
+            let found = self.look(sources).await;
+            let found = match found {
+                Ok(found) => Ok(self.redactor.clean(found)),
+                Err(outcome) => Err(outcome.cleaned(&self.redactor).into_reason()),
+            };
+            vec![Probe { end_point: self.end_point.clone(), found }]
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

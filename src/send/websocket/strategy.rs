@@ -17,6 +17,7 @@ use super::outcome::{self, Meaning};
 use super::session::{Keepalive, Reply, Session};
 use crate::batch::Payload;
 use crate::config::Global;
+use crate::event::SourceName;
 use crate::send::client::Redactor;
 use crate::send::{Outcome, Probe, SendError, Strategy};
 
@@ -202,7 +203,7 @@ impl Strategy for WebSocketStrategy {
     }
 
     /// Makes a connection of its own and ends it: the handshake is all that is asked.
-    fn probe(&self) -> BoxFuture<'_, Vec<Probe>> {
+    fn probe<'a>(&'a self, _: &'a [SourceName]) -> BoxFuture<'a, Vec<Probe>> {
         Box::pin(async {
             let connect = self.handshake.connect(&self.redactor);
             let found = match tokio::time::timeout(self.timeout, connect).await {

@@ -7,6 +7,7 @@ use lapin::ExchangeKind;
 use rustix::process::Signal;
 
 use self::broker::{Broker, is_installed};
+use super::connect::{assert_nobody_answers, assert_not_usable, assert_reached};
 use super::queue::{assert_all_arrives, assert_done, dead_letters, event_count, queued};
 use crate::common::{Agent, Authority, ConfigBuilder, PATIENCE, Scene, Writer, wait_for};
 
@@ -162,9 +163,19 @@ fn wrong_credentials_or_virtual_hosts_are_the_operators_to_mend_and_no_secret_is
     assert_done(&scene, agent, &[&writer]);
 }
 
+/// With the settings of `[global.tls]` that it takes to come in.
+fn with_identity<'a>(config: ConfigBuilder<'a>, broker: &Broker) -> ConfigBuilder<'a> {
+    let (cert, key) = broker.client_identity();
+    config
+        .end_point(broker.secure_url())
+        .table("tls", "ca_file", broker.ca_file().to_str().unwrap())
+        .table("tls", "client_cert_file", cert.to_str().unwrap())
+        .table("tls", "client_key_file", key.to_str().unwrap())
+}
+
 #[test]
-fn amqp_with_a_private_authority_is_verified() {
-    const TEST: &str = "amqp_with_a_private_authority_is_verified";
+fn amqp_with_a_private_authority_is_verified_and_a_client_certificate_is_shown() {
+    const TEST: &str = "amqp_with_a_private_authority_is_verified_and_a_client_certificate_is_shown";
     if !is_installed(TEST) {
         return;
     }
@@ -179,6 +190,75 @@ fn amqp_with_a_private_authority_is_verified() {
     agent.await_said("is not from a trusted authority: check ca_file in [global.tls]");
     config.table("tls", "ca_file", broker.ca_file().to_str().unwrap()).write();
     agent.signal(Signal::HUP);
+    agent.await_said("client_cert_file");
+    assert_eq!(queue.message_count(), 0);
+    let config = with_identity(to_amqp(&scene, &broker, "secure"), &broker);
+    config.write();
+    agent.signal(Signal::HUP);
+    assert_all_arrives(&[&writer], || queue.published());
+
+    // The broker knows who it is by the certificate alone.
+    let config = config.end_point(format!("{}?auth_mechanism=external", broker.secure_url()));
+    config.write();
+    writer.append(30);
+    agent.signal(Signal::HUP);
+    agent.await_said("check [global.auth] and what the broker allows this agent");
+    broker.control(&["add_user", Broker::CLIENT, "none-that-is-shown"]);
+    broker.control(&["set_permissions", Broker::CLIENT, "", ".*", ""]);
+    agent.signal(Signal::HUP);
     assert_all_arrives(&[&writer], || queue.published());
     assert_done(&scene, agent, &[&writer]);
+}
+
+#[test]
+fn check_connect_says_whether_exchange_and_queues_are_there_and_publishes_nothing() {
+    const TEST: &str = "check_connect_says_whether_exchange_and_queues_are_there_and_publishes_nothing";
+    if !is_installed(TEST) {
+        return;
+    }
+    let (scene, broker) = (Scene::new(TEST), Broker::shared());
+    let url = broker.url();
+    Writer::new(&scene, "app", "logs/app.log").append(1);
+    Writer::new(&scene, "web", "logs/web.log").append(1);
+    let config = to_amqp(&scene, &broker, "looked.{source}")
+        .table("amqp", "messages", "source")
+        .source("web", "logs/web.log");
+    let apps = broker.make_queue("looked.app", &[]);
+    let missing = ["404", "looked.web", "make it, or check routing_key and exchange in [global.amqp]"];
+    assert_not_usable(&config, &url, &missing, &[]);
+    let webs = broker.make_queue("looked.web", &[]);
+    let says = ["AMQP 0-9-1, without TLS, the virtual host /; the queue looked.app, looked.web is there"];
+    assert_reached(&config, &[&url], &says);
+
+    let config = config.table("amqp", "exchange", "looked");
+    assert_not_usable(&config, &url, &["404", "make it, or check exchange in [global.amqp]"], &[]);
+    broker.make_exchange("looked", ExchangeKind::Topic);
+    let says = "the exchange looked is there; whether a queue takes looked.app, looked.web from it";
+    assert_reached(&config, &[&url], &[says]);
+    assert_eq!((apps.message_count(), webs.message_count()), (0, 0));
+}
+
+#[test]
+fn check_connect_says_what_is_wrong_with_an_amqp_broker() {
+    const TEST: &str = "check_connect_says_what_is_wrong_with_an_amqp_broker";
+    const WRONG: &str = "wrong-s3cret-0815";
+    if !is_installed(TEST) {
+        return;
+    }
+    let (scene, broker) = (Scene::new(TEST), Broker::shared());
+    let _queue = broker.make_queue("checked", &[]);
+    Writer::new(&scene, "app", "logs/app.log").append(1);
+    let config = to_amqp(&scene, &broker, "checked");
+    assert_nobody_answers(config.clone(), "amqp");
+    let wrong = config.clone().table("auth", "type", "basic").table("auth", "user", "guest");
+    let wrong = wrong.table("auth", "password", WRONG);
+    assert_not_usable(&wrong, &broker.url(), &["check [global.auth]"], &[WRONG]);
+    let nowhere = format!("{}/nowhere", broker.url());
+    let says = ["check the virtual host in the path of end_point"];
+    assert_not_usable(&config.clone().end_point(&nowhere), &nowhere, &says, &[]);
+    let secure = with_identity(config, &broker);
+    assert_reached(&secure, &[&broker.secure_url()], &["AMQP 0-9-1, with TLS", "the queue checked is there"]);
+    let wrong_ca = Authority::new("others").write_certificate(&scene, "others.pem");
+    let distrusted = secure.table("tls", "ca_file", wrong_ca.to_str().unwrap());
+    assert_not_usable(&distrusted, &broker.secure_url(), &["check ca_file in [global.tls]"], &[]);
 }

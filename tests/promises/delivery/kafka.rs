@@ -14,6 +14,7 @@ use rdkafka::types::RDKafkaRespErr as Error;
 use rustix::process::Signal;
 
 pub(super) use self::topic::Topic;
+use super::connect::{assert_nobody_answers, assert_not_usable, assert_reached};
 use super::quick;
 use super::refusals::dead_letters;
 use crate::common::{
@@ -212,6 +213,53 @@ fn every_line_arrives_through_twenty_deaths_of_the_agent() {
     let (messages, again) = topic.counts();
     assert!(again > 0, "no death hit a batch that was on its way");
     println!("{ROUNDS} rounds, {} lines, {messages} messages, {again} of them known", writer.count());
+}
+
+#[test]
+fn check_connect_asks_each_broker_for_the_topics_and_whether_their_leaders_answer() {
+    let scene = Scene::new("check_connect_asks_each_broker_for_the_topics_and_whether_their_leaders_answer");
+    let brokers = Brokers(MockCluster::new(2).unwrap());
+    brokers.0.create_topic("logs-app", 2, 1).unwrap();
+    let servers = brokers.0.bootstrap_servers();
+    let (first, second) = servers.split_once(',').unwrap();
+    Writer::new(&scene, "app", "logs/app.log").append(1);
+    Writer::new(&scene, "web", "logs/web.log").append(1);
+    let config = to_kafka(&scene, format!("kafka://{first}"))
+        .table("kafka", "topic", "logs-{source}")
+        .source("web", "logs/web.log");
+    let url = |address: &str| format!("kafka://{address}");
+    let missing = ["the topic logs-web: ", "create the topic, or check topic in [global.kafka]"];
+    assert_not_usable(&config, &url(first), &missing, &[]);
+
+    brokers.0.create_topic("logs-web", 1, 1).unwrap();
+    let config = config.table("kafka", "brokers", vec![second]);
+    let says = [
+        "2 brokers (",
+        "), without TLS; of the topics there is logs-app (2 partitions), logs-web (1 partition)\n",
+    ];
+    assert_reached(&config, &[&url(first), &url(second)], &says);
+
+    // The first answers, but one of the partitions is led by the second.
+    brokers.0.broker_round_trip_time(2, Duration::from_secs(30)).unwrap();
+    assert_not_usable(&config, &url(first), &["which leads the partition", "(advertised.listeners)"], &[]);
+    assert_not_usable(&config, &url(second), &["no answer within 4 s"], &[]);
+    brokers.0.broker_down(2).unwrap();
+    assert_not_usable(&config, &url(first), &["is led by the broker 2, which is not among those"], &[]);
+}
+
+#[test]
+fn check_connect_says_that_no_broker_is_there_and_shows_no_password() {
+    let scene = Scene::new("check_connect_says_that_no_broker_is_there_and_shows_no_password");
+    Writer::new(&scene, "app", "logs/app.log").append(1);
+    let config = to_kafka(&scene, "kafka://127.0.0.1:1")
+        .table("auth", "type", "basic")
+        .table("auth", "user", USER)
+        .table("auth", "password", PASSWORD);
+    assert_nobody_answers(config.clone(), "kafka");
+    // It knows no SASL.
+    let brokers = Brokers::start();
+    let config = config.end_point(brokers.url());
+    assert_not_usable(&config, &brokers.url(), &["no answer within 4 s"], &[PASSWORD]);
 }
 
 const USER: &str = "the-user-of-kafka";

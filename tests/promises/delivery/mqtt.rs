@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use super::connect::{assert_nobody_answers, assert_not_usable, assert_reached};
 use super::queue::{
     Published, assert_all_arrives, assert_done, dead_letters, deaths, event_count, queued, rounds,
 };
@@ -279,6 +280,15 @@ fn agent_said(scene: &Scene) -> String {
     fs::read_to_string(Agent::stderr_path(scene)).unwrap()
 }
 
+/// What a broker is told so that it takes nobody but `user`.
+fn with_password(scene: &Scene, user: &str, password: &str) -> String {
+    let users = scene.path("users");
+    let mut command = Command::new("mosquitto_passwd");
+    let made = command.args(["-c", "-b"]).arg(&users).args([user, password]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    format!("allow_anonymous false\npassword_file {}", users.display())
+}
+
 #[test]
 fn wrong_credentials_are_the_operators_to_mend_and_no_secret_is_shown() {
     const TEST: &str = "wrong_credentials_are_the_operators_to_mend_and_no_secret_is_shown";
@@ -293,16 +303,7 @@ fn wrong_credentials_are_the_operators_to_mend_and_no_secret_is_shown() {
     }
     for version in ["5", "3.1.1"] {
         let scene = Scene::new(TEST);
-        let users = scene.path("users");
-        let made = Command::new("mosquitto_passwd")
-            .args(["-c", "-b"])
-            .arg(&users)
-            .args(["agent", SECRET])
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let broker =
-            Broker::start(&scene, &format!("allow_anonymous false\npassword_file {}", users.display()));
+        let broker = Broker::start(&scene, &with_password(&scene, "agent", SECRET));
         let subscriber = Subscriber::start_with(&broker, |options| {
             options.set_credentials("agent", SECRET);
         });
@@ -369,7 +370,65 @@ fn mqtt_with_a_private_authority_is_verified_and_a_client_certificate_is_shown()
     assert_done(&scene, agent, &[&writer]);
 }
 
-/// The broker keeps what it has acknowledged in memory and writes it down when it stops: it is stopped here, not killed.
+#[test]
+fn check_connect_says_what_the_broker_takes_and_leaves_a_running_agent_alone() {
+    const TEST: &str = "check_connect_says_what_the_broker_takes_and_leaves_a_running_agent_alone";
+    if !is_installed(TEST) {
+        return;
+    }
+    let scene = Scene::new(TEST);
+    let broker = Broker::start(&scene, "allow_anonymous true\nmax_packet_size 50000");
+    let subscriber = Subscriber::start(&broker);
+    let config = to_mqtt(&scene, &broker);
+    config.write();
+    let mut writer = Writer::new(&scene, "app", "logs/app.log");
+    writer.append(30);
+    let agent = Agent::start(&scene);
+    assert_all_arrives(&[&writer], || subscriber.published());
+    let before = subscriber.count();
+    let id = "answered Success to the client log-agent-agent1-check";
+    let says = ["MQTT 5, without TLS, ", id, "up to 50000 bytes", "publish to logs/agent1, only a message"];
+    assert_reached(&config, &[&broker.url()], &says);
+    let older = config.clone().table("mqtt", "version", "3.1.1");
+    assert_reached(&older, &[&broker.url()], &["MQTT 3.1.1, without TLS, ", id]);
+    assert_eq!(subscriber.count(), before, "a message was published");
+    config.write();
+    writer.append(30);
+    assert_all_arrives(&[&writer], || subscriber.published());
+    assert!(!agent.said().contains("delivery failed"), "its connection was taken over: {}", agent.said());
+    assert_done(&scene, agent, &[&writer]);
+}
+
+#[test]
+fn check_connect_says_what_is_wrong_with_an_mqtt_broker() {
+    const TEST: &str = "check_connect_says_what_is_wrong_with_an_mqtt_broker";
+    const WRONG: &str = "wrong-s3cret-0815";
+    if !is_installed(TEST) {
+        return;
+    }
+    if !has_program("mosquitto_passwd") {
+        return skip(TEST, "mosquitto_passwd is not installed");
+    }
+    let scene = Scene::new(TEST);
+    let says = format!("{}\nmax_qos 0", with_password(&scene, "agent", "right-s3cret"));
+    let broker = Broker::start(&scene, &says);
+    Writer::new(&scene, "app", "logs/app.log").append(1);
+    let of = |version: &str, password: &str| {
+        let config = to_mqtt(&scene, &broker).table("mqtt", "version", version);
+        let config = config.table("auth", "type", "basic").table("auth", "user", "agent");
+        config.table("auth", "password", password)
+    };
+    for version in ["5", "3.1.1"] {
+        let refused = ["check [global.auth]", "asked as the client log-agent-agent1-check"];
+        assert_not_usable(&of(version, WRONG), &broker.url(), &refused, &[WRONG]);
+        assert_nobody_answers(of(version, WRONG), "mqtt");
+    }
+    let unconfirmed = ["takes messages of quality 0 alone", "check end_point"];
+    assert_not_usable(&of("5", "right-s3cret"), &broker.url(), &unconfirmed, &["right-s3cret"]);
+}
+
+/// The broker acknowledges before it writes, however often it writes: killed, it loses what it had acknowledged last. It is
+/// stopped here, in order.
 #[test]
 fn a_subscriber_gets_every_line_through_twenty_deaths_of_the_agent_and_stops_of_the_broker() {
     const TEST: &str =

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use super::connect::{assert_nobody_answers, assert_not_usable, assert_reached};
 use super::queue::{
     Published, assert_all_arrives, assert_done, dead_letters, deaths, event_count, queued, rounds,
 };
@@ -418,6 +419,68 @@ fn nats_with_a_private_authority_is_verified_and_a_client_certificate_is_shown()
     agent.signal(Signal::HUP);
     assert_all_arrives(&[&writer], || server.published());
     assert_done(&scene, agent, &[&writer]);
+}
+
+#[test]
+fn check_connect_says_which_stream_takes_each_subject_and_publishes_nothing() {
+    const TEST: &str = "check_connect_says_which_stream_takes_each_subject_and_publishes_nothing";
+    if !is_installed(TEST) {
+        return;
+    }
+    let scene = Scene::new(TEST);
+    let server = Server::start(&scene, "");
+    server.make_stream(json!({}));
+    Writer::new(&scene, "app", "logs/app.log").append(1);
+    Writer::new(&scene, "web.eu", "logs/web.log").append(1);
+    let config = to_nats(&scene, &server)
+        .table("nats", "messages", "event")
+        .table("nats", "subject", "logs.{agent}.{source}")
+        .table("nats", "stream", "LOGS")
+        .source("web.eu", "logs/web.log");
+    let says =
+        [": nats-server 2.", ", without TLS; the stream LOGS takes logs.agent1.app, logs.agent1.web_eu\n"];
+    assert_reached(&config, &[&server.url()], &says);
+    assert_eq!(server.message_count(), 0);
+}
+
+#[test]
+fn check_connect_says_what_is_wrong_with_a_nats_server() {
+    const TEST: &str = "check_connect_says_what_is_wrong_with_a_nats_server";
+    const WRONG: &str = "wrong-s3cret-0815";
+    if !is_installed(TEST) {
+        return;
+    }
+    let scene = Scene::new(TEST);
+    let users = "accounts { A { jetstream: enabled, users: [ { user: admin, password: admin-word }, \
+                 { user: humble, password: humble-word, permissions: { publish: [\"logs.>\"] } } ] }, \
+                 B { users: [ { user: other, password: other-word } ] } }";
+    let admin = ConnectOptions::with_user_and_password("admin".into(), "admin-word".into());
+    let server = Server::start_with(&scene, users, admin);
+    Writer::new(&scene, "app", "logs/app.log").append(1);
+    let url = server.url();
+    let of = |user: &str, password: &str| {
+        let config = to_nats(&scene, &server).table("auth", "type", "basic").table("auth", "user", user);
+        config.table("auth", "password", password)
+    };
+    let config = of("admin", "admin-word");
+    assert_nobody_answers(config.clone(), "nats");
+    let refused = "the server refused the agent's credentials: check [global.auth]";
+    assert_not_usable(&of("admin", WRONG), &url, &[refused], &[WRONG]);
+    assert_not_usable(&config, &url, &["no stream takes the subject logs.agent1"], &["admin-word"]);
+    assert_not_usable(
+        &of("other", "other-word"),
+        &url,
+        &["has no JetStream for this agent"],
+        &["other-word"],
+    );
+
+    server.make_stream(json!({}));
+    let expected = config.clone().table("nats", "stream", "OTHER");
+    assert_not_usable(&expected, &url, &["taken by the stream LOGS and not by OTHER"], &[]);
+    let says = "which stream takes logs.agent1 it does not let this agent ask";
+    assert_reached(&of("humble", "humble-word"), &[&url], &[says]);
+    assert_reached(&config, &[&url], &["the stream LOGS takes logs.agent1"]);
+    assert_eq!(server.message_count(), 0);
 }
 
 #[test]

@@ -128,7 +128,7 @@ async fn every_end_point_is_asked_without_a_batch_and_what_is_wrong_is_said() {
         let server = Server::answering(status, "").await;
         let fail_over = vec![EndPoint(nobody().await.parse().unwrap())];
         let global = Global { fail_over, ..global(&server.url()) };
-        let probes = HttpStrategy::new(&global).unwrap().probe().await;
+        let probes = HttpStrategy::new(&global).unwrap().probe(&[]).await;
         let [first, second] = probes.as_slice() else { panic!("{probes:?}") };
         match (&first.found, says) {
             (Ok(found), Ok(says)) | (Err(found), Err(says)) => {

@@ -46,6 +46,8 @@ struct Ports {
 impl Broker {
     /// What it takes at most in one message.
     pub const MESSAGE_BYTES_MAX: usize = 60_000;
+    /// Who the client's certificate is for.
+    pub const CLIENT: &str = "agent";
 
     /// The broker of those tests that do not break it. It runs while one of them does.
     pub fn shared() -> Arc<Self> {
@@ -70,10 +72,12 @@ impl Broker {
         let authority = Authority::new("brokers");
         let ca_file = authority.write_certificate(&scene, "ca.pem");
         let (cert, key) = authority.write_server(&scene, "server", &["127.0.0.1"]);
+        authority.write_client(&scene, Self::CLIENT);
         let config = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\nlisteners.ssl.1 = 127.0.0.1:{}\nssl_options.cacertfile = {}\n\
              ssl_options.certfile = {}\nssl_options.keyfile = {}\nssl_options.verify = verify_peer\n\
-             ssl_options.fail_if_no_peer_cert = false\nmax_message_size = {}\nvm_memory_high_watermark.absolute = 2GB\n\
+             ssl_options.fail_if_no_peer_cert = true\nssl_cert_login_from = common_name\n\
+             auth_mechanisms.1 = PLAIN\nauth_mechanisms.2 = EXTERNAL\nmax_message_size = {}\nvm_memory_high_watermark.absolute = 2GB\n\
              disk_free_limit.absolute = 1MB\nlog.console = true\nlog.file = false\n",
             ports.amqp,
             ports.amqps,
@@ -83,7 +87,7 @@ impl Broker {
             message_bytes_max,
         );
         std::fs::write(scene.path("rabbitmq.conf"), config).unwrap();
-        std::fs::write(scene.path("enabled_plugins"), "[].\n").unwrap();
+        std::fs::write(scene.path("enabled_plugins"), "[rabbitmq_auth_mechanism_ssl].\n").unwrap();
         let mut mapper = Command::new("epmd");
         mapper.args(["-address", "127.0.0.1", "-port", &ports.mapper.to_string()]).stdout(Stdio::null());
         let mapper = Process::start("epmd", mapper, &scene.path("epmd.stderr"));
@@ -105,6 +109,12 @@ impl Broker {
 
     pub fn ca_file(&self) -> PathBuf {
         self.scene.path("ca.pem")
+    }
+
+    /// A client's certificate that it takes, for the name [`Broker::CLIENT`], and its key. With TLS it takes nobody else.
+    pub fn client_identity(&self) -> (PathBuf, PathBuf) {
+        let file = |end| self.scene.path(format!("{}.{end}", Self::CLIENT));
+        (file("pem"), file("key"))
     }
 
     fn await_ready(&self) {

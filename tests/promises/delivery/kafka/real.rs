@@ -12,6 +12,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rustix::process::Signal;
 
+use super::super::connect::{assert_not_usable, assert_reached};
 use super::topic::Topic;
 use super::{LONG, TOPIC, agent_messages, dead_letters, to_kafka};
 use crate::common::{
@@ -200,11 +201,16 @@ fn a_real_broker_takes_the_right_password_and_what_a_wrong_one_kept_is_delivered
     config.clone().table("auth", "password", "the-wrong-one").write();
     let mut writer = Writer::new(&scene, "app", "logs/app.log");
     writer.append(100);
+    let url = format!("kafka://127.0.0.1:{}", broker.sasl_port);
+    let refused = ["check [global.auth], and sasl_mechanism in [global.kafka]"];
+    let wrong = config.clone().table("auth", "password", "the-wrong-one");
+    assert_not_usable(&wrong, &url, &refused, &["the-wrong-one"]);
     let everything = |command: &mut Command| _ = command.env("RUST_LOG", "debug,librdkafka=trace");
     let agent = Agent::start_with(&scene, everything);
     agent.await_said("check [global.auth], and sasl_mechanism in [global.kafka]");
     assert!(agent.said().contains("ERROR"), "it was not said loudly");
-    config.table("auth", "password", PASSWORD).write();
+    let config = config.table("auth", "password", PASSWORD);
+    assert_reached(&config, &[&url], &["of the topics there is logs (2 partitions)"]);
     agent.signal(Signal::HUP);
     let topic = Topic::of(&broker.address(), TOPIC);
     topic.await_all(&writer);
