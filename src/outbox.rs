@@ -14,11 +14,18 @@ pub(crate) struct SpoolOutbox {
     batches: Batches,
     /// One encoder for each profile that outstanding batches are filed under, by its number: mostly one.
     encoders: Mutex<BTreeMap<u32, Arc<Encoder>>>,
+    /// Whether payloads are to say where each of their events ends.
+    ends_wanted: bool,
 }
 
 impl SpoolOutbox {
     pub(crate) fn new(batches: Batches) -> Self {
-        Self { batches, encoders: Mutex::default() }
+        Self { batches, encoders: Mutex::default(), ends_wanted: false }
+    }
+
+    /// Whether payloads are to say where each of their events ends.
+    pub(crate) fn marking_ends(self, wanted: bool) -> Self {
+        Self { ends_wanted: wanted, ..self }
     }
 }
 
@@ -37,7 +44,8 @@ impl Outbox for SpoolOutbox {
         let encoder = {
             let mut encoders = self.encoders.lock().unwrap_or_else(PoisonError::into_inner);
             let (number, profile) = &read.profile;
-            encoders.entry(*number).or_insert_with(|| Arc::new(Encoder::new(profile))).clone()
+            let encoder = || Arc::new(Encoder::new(profile).marking_ends(self.ends_wanted));
+            encoders.entry(*number).or_insert_with(encoder).clone()
         };
         Ok(aggregate::encode(&encoder, batch, read.spool_id, &read.content))
     }

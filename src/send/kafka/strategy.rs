@@ -22,6 +22,7 @@ use super::settings;
 use crate::batch::Payload;
 use crate::config::{Global, Secret};
 use crate::send::client::Redactor;
+use crate::send::parts::Per;
 use crate::send::{Outcome, SendError, Strategy};
 
 /// How long a message waits before it asks for room in the queue again.
@@ -46,7 +47,6 @@ pub(super) fn new(global: &Global) -> Result<Arc<dyn Strategy>, SendError> {
 pub struct KafkaStrategy {
     config: ClientConfig,
     options: KafkaOptions,
-    agent: String,
     headers: Vec<(String, Secret)>,
     redactor: Arc<Redactor>,
     timeout: Duration,
@@ -83,7 +83,6 @@ impl KafkaStrategy {
         Ok(Self {
             config,
             options: options.clone(),
-            agent: global.agent_name.clone(),
             headers: global.headers.clone(),
             redactor,
             timeout: global.timeout,
@@ -122,7 +121,7 @@ impl KafkaStrategy {
 
     /// Sends the messages of `payload` and waits for the reports of all. `used` is the session that has them.
     async fn deliver(&self, payload: &Payload, turn: &Turn<'_>, used: &mut Option<Arc<Session>>) -> Outcome {
-        let messages = match Messages::of(payload, &self.options, &self.agent) {
+        let messages = match Messages::of(payload, &self.options) {
             Ok(messages) => messages,
             Err(error) => {
                 return Outcome::EndpointFault { reason: format!("{error} in [global.kafka]") };
@@ -252,6 +251,10 @@ impl KafkaStrategy {
 impl Strategy for KafkaStrategy {
     fn send<'a>(&'a self, payload: &'a Payload) -> BoxFuture<'a, Outcome> {
         Box::pin(self.send_once(payload))
+    }
+
+    fn takes_apart(&self) -> bool {
+        self.options.per != Per::Batch
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

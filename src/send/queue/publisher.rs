@@ -51,7 +51,6 @@ pub(in crate::send) struct Publisher<B: Broker> {
     shared: Shared<B::Connection>,
     redactor: Redactor,
     timeout: Duration,
-    agent: String,
     per: Per,
     address: Template,
 }
@@ -65,15 +64,7 @@ impl<B: Broker> Publisher<B> {
         address: Template,
         redactor: Redactor,
     ) -> Self {
-        Self {
-            broker,
-            shared: Shared::default(),
-            redactor,
-            timeout: global.timeout,
-            agent: global.agent_name.clone(),
-            per,
-            address,
-        }
+        Self { broker, shared: Shared::default(), redactor, timeout: global.timeout, per, address }
     }
 
     async fn send_once(&self, payload: &Payload) -> Outcome {
@@ -107,9 +98,9 @@ impl<B: Broker> Publisher<B> {
             Ok(connection) => used.insert(connection),
             Err(failure) => return failure,
         };
-        let addressed = messages
-            .into_iter()
-            .map(|message| (self.address.fill(&B::SYNTAX, &self.agent, message.source.as_deref()), message));
+        let addressed = messages.into_iter().map(|message| {
+            (self.address.fill(&B::SYNTAX, &payload.agent, message.source.as_deref()), message)
+        });
         let outcome = self.broker.publish(connection, &payload.key, addressed.collect()).await;
         if outcome != Outcome::Acknowledged && !connection.is_live() {
             self.shared.retire(connection);
@@ -138,6 +129,10 @@ pub(in crate::send) async fn in_order<F: Future<Output = Outcome>>(
 impl<B: Broker> Strategy for Publisher<B> {
     fn send<'a>(&'a self, payload: &'a Payload) -> BoxFuture<'a, Outcome> {
         Box::pin(self.send_once(payload))
+    }
+
+    fn takes_apart(&self) -> bool {
+        self.per != Per::Batch
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::queue::{
-    Published, assert_all_arrives, assert_done, dead_letters, deaths, event_count, queued, rounds,
+    Published, assert_all_arrives, assert_done, assert_events_travel_in, dead_letters, deaths, event_count,
+    queued, rounds,
 };
 use crate::common::{
     Agent, Authority, ConfigBuilder, PATIENCE, Process, Scene, Writer, free_port, has_program, skip, wait_for,
@@ -152,6 +153,7 @@ fn published(message: &Value) -> Published {
         key: header("Log-Agent-Key").unwrap(),
         seq: header("Log-Agent-Seq").unwrap(),
         source: header("Log-Agent-Source"),
+        content_type: header("Content-Type").unwrap(),
         body: decode(&message["data"]),
     }
 }
@@ -303,6 +305,95 @@ fn with_a_message_for_each_event_the_source_is_in_the_subject_and_the_identifier
         assert!(message.id.ends_with(&format!("/{source}/{}", message.seq)), "{}", message.id);
     }
     assert_done(&scene, agent, &[&app, &web]);
+}
+
+#[test]
+fn events_travel_as_they_are_or_as_a_line_of_ndjson() {
+    const TEST: &str = "events_travel_as_they_are_or_as_a_line_of_ndjson";
+    if !is_installed(TEST) {
+        return;
+    }
+    for format in ["raw", "ndjson"] {
+        let scene = Scene::new(TEST);
+        let server = Server::start(&scene, "");
+        server.make_stream(json!({}));
+        let config = to_nats(&scene, &server).table("nats", "subject", "logs.{agent}.{source}");
+        assert_events_travel_in(format, &scene, config, "nats", || server.published());
+        assert!(server.published().iter().all(|message| message.address.starts_with("logs.agent1.")));
+    }
+}
+
+#[test]
+fn a_batch_travels_as_it_is_in_every_format_of_messages() {
+    const TEST: &str = "a_batch_travels_as_it_is_in_every_format_of_messages";
+    if !is_installed(TEST) {
+        return;
+    }
+    for (format, content_type) in [
+        ("ndjson", "application/x-ndjson"),
+        ("otlp-json", "application/json"),
+        ("otlp-protobuf", "application/x-protobuf"),
+        ("raw", "text/plain"),
+    ] {
+        let scene = Scene::new(TEST);
+        let server = Server::start(&scene, "");
+        server.make_stream(json!({}));
+        to_nats(&scene, &server).global("format", format).write();
+        let mut writer = Writer::new(&scene, "app", "logs/app.log");
+        writer.append(50);
+        let agent = Agent::start(&scene);
+        let ends = |message: &Published| {
+            message.seq.split_once('-').map_or(0, |(_, last)| last.parse::<u64>().unwrap())
+        };
+        wait_for(PATIENCE, "every line is published", || {
+            server.published().iter().map(ends).max() == Some(50)
+        });
+        let published = server.published();
+        let found: usize = published
+            .iter()
+            .map(|message| {
+                assert_eq!((message.content_type.as_str(), &message.id), (content_type, &message.key));
+                let text = String::from_utf8_lossy(&message.body);
+                writer.lines().iter().filter(|line| text.contains(line.as_str())).count()
+            })
+            .sum();
+        assert_eq!(found, 50, "{format}");
+        if format == "raw" {
+            let bodies: Vec<u8> = published.into_iter().flat_map(|message| message.body).collect();
+            assert_eq!(bodies, (writer.lines().join("\n") + "\n").into_bytes());
+        }
+        assert_done(&scene, agent, &[&writer]);
+    }
+}
+
+#[test]
+fn a_batch_goes_to_where_its_agent_was_when_it_was_cut() {
+    const TEST: &str = "a_batch_goes_to_where_its_agent_was_when_it_was_cut";
+    if !is_installed(TEST) {
+        return;
+    }
+    let scene = Scene::new(TEST);
+    let server = Server::start(&scene, "");
+    let config = to_nats(&scene, &server).global("format", "raw").table("nats", "messages", "event");
+    config.write();
+    let mut writer = Writer::new(&scene, "app", "logs/app.log");
+    writer.append(30);
+    let agent = Agent::start(&scene);
+    // It is cut by then, and nobody takes it.
+    agent.await_said("no stream takes the subject logs.agent1");
+    assert_eq!(agent.stop(), Some(0));
+    config.global("agent_name", "agent2").write();
+    let agent = Agent::start(&scene);
+    agent.await_said("no stream takes the subject logs.agent1");
+    server.make_stream(json!({}));
+    agent.signal(Signal::HUP);
+    assert_eq!(assert_all_arrives(&[&writer], || server.published()), 0);
+    assert!(server.published().iter().any(|message| message.address == "logs.agent1"));
+    writer.append(1);
+    assert_eq!(assert_all_arrives(&[&writer], || server.published()), 0);
+    let addresses: Vec<_> = server.published().into_iter().map(|message| message.address).collect();
+    assert_eq!(addresses.last().map(String::as_str), Some("logs.agent2"));
+    assert_done(&scene, agent, &[&writer]);
 }
 
 #[test]
