@@ -146,4 +146,20 @@ mod tests {
         assert_eq!(&half.body[..], b"line 000002\nline 000003\n");
         assert!(outbox.load(new).unwrap().key.ends_with("-7-7"));
     }
+
+    #[test]
+    fn a_payload_has_the_name_of_its_cut_and_says_where_its_events_end_if_that_is_wanted() {
+        let root = tempfile::tempdir().unwrap();
+        let (spool, _) = open(root.path(), profile(Format::Raw, "x"));
+        append(&spool, "app", 0, 3);
+        committed(&spool, 4);
+        let batch = cut(&spool, &[(1, 3)])[0];
+        spool.close();
+        let renamed = Profile { agent_name: "renamed".to_owned(), ..profile(Format::Raw, "x") };
+        let (spool, unmarked) = open(root.path(), renamed);
+        let marked = SpoolOutbox::new(spool.batches()).marking_ends(true).load(batch).unwrap();
+        assert_eq!((&*marked.agent, &*unmarked[0].agent), ("agent", "agent"));
+        assert_eq!((&marked.key, &marked.body), (&unmarked[0].key, &unmarked[0].body));
+        assert_eq!((marked.ends, unmarked[0].ends.len()), (vec![12, 24, 36], 0));
+    }
 }
