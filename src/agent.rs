@@ -84,13 +84,16 @@ pub fn run(config: &Config, runtime: &Runtime, stop: impl Future<Output = ()>) -
 
     let (ended, mut any_ended) = mpsc::unbounded_channel();
     let (ready_in, ready) = mpsc::channel(READY_MAX.min(global.channel_bound));
+    let ends_wanted = strategy.takes_apart();
     let aggregator =
-        Aggregator::new(spool.cutter(), Limits::from(global), ready_in, runtime.handle().clone());
+        Aggregator::new(spool.cutter(), Limits::from(global), ready_in, runtime.handle().clone())
+            .marking_ends(ends_wanted);
     let mut appender = spool.appender();
     let tail = spawn("tailer", ended.clone(), move || tailer.run(&mut appender))?;
     let aggregate = spawn("aggregator", ended, move || aggregator.run())?;
     let (stop_delivery, delivery_stopped) = oneshot::channel::<()>();
-    let delivery = Delivery::new(Arc::new(SpoolOutbox::new(batches)), strategy, policy);
+    let outbox = SpoolOutbox::new(batches).marking_ends(ends_wanted);
+    let delivery = Delivery::new(Arc::new(outbox), strategy, policy);
     let mut delivery = runtime.spawn(delivery.run(recovered, ready, async {
         // A sender that is gone means the same as one that says so.
         let _ = delivery_stopped.await;

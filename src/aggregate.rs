@@ -151,6 +151,12 @@ impl Aggregator {
         }
     }
 
+    /// Whether payloads are to say where each of their events ends.
+    pub(crate) fn marking_ends(mut self, wanted: bool) -> Self {
+        self.encoder = self.encoder.marking_ends(wanted);
+        self
+    }
+
     /// Cuts until the log is closed or delivery is gone.
     pub(crate) fn run(mut self) {
         while let Ok(caught_up) = self.turn() {
@@ -402,13 +408,15 @@ pub(crate) fn encode(
     content: &BatchContent,
 ) -> Payload {
     let mut body = Vec::new();
-    encoder.encode(&spool_id.to_string(), content, &mut body);
+    let ends = encoder.encode(&spool_id.to_string(), content, &mut body);
     Payload {
         batch,
         key: format!("{spool_id}-{batch}{}", encoder.key_suffix()).into(),
+        agent: Arc::clone(encoder.agent_name()),
         sources: content.ranges(),
         content_type: encoder.content_type(),
         body: Bytes::from(body),
+        ends,
     }
 }
 

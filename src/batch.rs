@@ -223,12 +223,17 @@ pub struct Payload {
     pub batch: BatchId,
     /// Its key without the quotes: `<spool id>-<batch id>`. Equal keys mean equal bodies, always.
     pub key: Arc<str>,
+    /// The agent's name that it was encoded under, which the configuration may have changed since.
+    pub agent: Arc<str>,
     /// What it has of each source, in payload order.
     pub sources: Vec<SourceRange>,
     /// Media type of the body.
     pub content_type: &'static str,
     /// The body before any content coding.
     pub body: Bytes,
+    /// Where in the body each event ends, its line feed included, where events follow upon each other in it; empty where
+    /// nobody takes it apart.
+    pub ends: Vec<usize>,
 }
 
 impl Payload {

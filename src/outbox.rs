@@ -14,11 +14,18 @@ pub(crate) struct SpoolOutbox {
     batches: Batches,
     /// One encoder for each profile that outstanding batches are filed under, by its number: mostly one.
     encoders: Mutex<BTreeMap<u32, Arc<Encoder>>>,
+    /// Whether payloads are to say where each of their events ends.
+    ends_wanted: bool,
 }
 
 impl SpoolOutbox {
     pub(crate) fn new(batches: Batches) -> Self {
-        Self { batches, encoders: Mutex::default() }
+        Self { batches, encoders: Mutex::default(), ends_wanted: false }
+    }
+
+    /// Whether payloads are to say where each of their events ends.
+    pub(crate) fn marking_ends(self, wanted: bool) -> Self {
+        Self { ends_wanted: wanted, ..self }
     }
 }
 
@@ -37,7 +44,8 @@ impl Outbox for SpoolOutbox {
         let encoder = {
             let mut encoders = self.encoders.lock().unwrap_or_else(PoisonError::into_inner);
             let (number, profile) = &read.profile;
-            encoders.entry(*number).or_insert_with(|| Arc::new(Encoder::new(profile))).clone()
+            let encoder = || Arc::new(Encoder::new(profile).marking_ends(self.ends_wanted));
+            encoders.entry(*number).or_insert_with(encoder).clone()
         };
         Ok(aggregate::encode(&encoder, batch, read.spool_id, &read.content))
     }
@@ -137,5 +145,21 @@ mod tests {
         );
         assert_eq!(&half.body[..], b"line 000002\nline 000003\n");
         assert!(outbox.load(new).unwrap().key.ends_with("-7-7"));
+    }
+
+    #[test]
+    fn a_payload_has_the_name_of_its_cut_and_says_where_its_events_end_if_that_is_wanted() {
+        let root = tempfile::tempdir().unwrap();
+        let (spool, _) = open(root.path(), profile(Format::Raw, "x"));
+        append(&spool, "app", 0, 3);
+        committed(&spool, 4);
+        let batch = cut(&spool, &[(1, 3)])[0];
+        spool.close();
+        let renamed = Profile { agent_name: "renamed".to_owned(), ..profile(Format::Raw, "x") };
+        let (spool, unmarked) = open(root.path(), renamed);
+        let marked = SpoolOutbox::new(spool.batches()).marking_ends(true).load(batch).unwrap();
+        assert_eq!((&*marked.agent, &*unmarked[0].agent), ("agent", "agent"));
+        assert_eq!((&marked.key, &marked.body), (&unmarked[0].key, &unmarked[0].body));
+        assert_eq!((marked.ends, unmarked[0].ends.len()), (vec![12, 24, 36], 0));
     }
 }

@@ -112,7 +112,8 @@ fn resolve_global(table: &Table<'_>, spool_dir: Option<&Path>) -> Result<Global,
     let format = keys.format.value;
     let labels = table.table("labels")?.map(|labels| labels::resolve(&labels, format)).transpose()?;
     let elasticsearch_index = index::resolve(table, keys.elasticsearch_index.as_ref(), format)?;
-    let options = transport::options(table, &keys.send_type.value, auth.as_ref())?;
+    let beside = transport::Beside { auth: auth.as_ref(), format };
+    let options = transport::options(table, &keys.send_type.value, beside)?;
     Ok(Global {
         agent_name: keys.agent_name.value,
         end_point,
@@ -164,9 +165,10 @@ fn check_encoding(table: &Table<'_>, keys: &GlobalKeys) -> Result<(), ConfigErro
         return Err(table.error("compression", keys.compression.line, problem));
     }
     if !send_type.takes.formats.contains(&keys.format.value) {
+        let formats = send_type.takes.formats.iter().map(|format| format!("\"{}\"", format.name()));
         let problem = Problem::Conflict(format!(
-            "must be \"{}\", as send_type is \"{}\", whose messages have no other format",
-            Format::Json.name(),
+            "must be {}, as send_type is \"{}\", whose messages have no other format",
+            formats.collect::<Vec<_>>().join(" or "),
             send_type.name
         ));
         return Err(table.error("format", keys.format.line, problem));

@@ -6,6 +6,7 @@ pub(crate) use super::document::{Located, Table};
 pub(crate) use super::error::{ConfigError, Problem};
 pub(crate) use super::keys::{Row, name_of, refuse_unknown, table};
 pub(crate) use super::rules::{Line, List, OneOf, Optional, Or, Required, Rule};
+pub(crate) use super::transport::Beside;
 
 #[cfg(test)]
 mod tests {
@@ -15,7 +16,7 @@ mod tests {
     use super::super::rules::Whole;
     use super::*;
     use crate::config::{
-        Auth, Config, Feature, Format, OptionTable, Options, Schemes, SendType, Takes, Transport, reference,
+        Config, Feature, Format, OptionTable, Options, Schemes, SendType, Takes, Transport, reference,
         resolve,
     };
 
@@ -37,7 +38,7 @@ mod tests {
         rings: Option<u32>,
     }
 
-    fn read(table: &Table<'_>, _: Option<&Auth>) -> Result<Options, ConfigError> {
+    fn read(table: &Table<'_>, _: Beside<'_>) -> Result<Options, ConfigError> {
         let keys = PigeonKeys::read(table)?;
         if let (Some(rings), "roof") = (&keys.rings, keys.loft.value.as_str()) {
             let problem = Problem::Conflict("has no meaning on a roof".to_owned());

@@ -78,9 +78,18 @@ pub struct OptionTable {
     pub(crate) keys: &'static [&'static str],
     /// Its documentation, a row a key.
     pub(crate) rows: fn() -> Vec<Row>,
-    /// Reads it and checks what its keys mean together, and with `[global.auth]`. A table that is not there is read as one
-    /// without keys.
-    pub(crate) read: fn(&Table<'_>, Option<&Auth>) -> Result<Options, ConfigError>,
+    /// Reads it and checks what its keys mean together, and with what stands beside it. A table that is not there is read as
+    /// one without keys.
+    pub(crate) read: fn(&Table<'_>, Beside<'_>) -> Result<Options, ConfigError>,
+}
+
+/// What of `[global]` the keys of a strategy's own table have to go with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beside<'a> {
+    /// `[global.auth]`.
+    pub(crate) auth: Option<&'a Auth>,
+    /// `format`.
+    pub(crate) format: Format,
 }
 
 impl OptionTable {
@@ -213,14 +222,14 @@ pub(super) fn check(global: &Table<'_>, chosen: &Located<SendType>) -> Result<()
 pub(super) fn options(
     global: &Table<'_>,
     transport: &Transport,
-    auth: Option<&Auth>,
+    beside: Beside<'_>,
 ) -> Result<Options, ConfigError> {
     let Some(options) = transport.options else { return Ok(Options::default()) };
     match global.table(options.name)? {
-        Some(table) => (options.read)(&table, auth),
+        Some(table) => (options.read)(&table, beside),
         None => {
             let nothing = DeTable::new();
-            (options.read)(&global.below(options.name, &nothing), auth)
+            (options.read)(&global.below(options.name, &nothing), beside)
         }
     }
 }

@@ -17,13 +17,15 @@ pub mod raw;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use crate::batch::BatchContent;
 use crate::config::Format;
 
 pub use elasticsearch::ElasticsearchEncoder;
 pub use json::JsonEncoder;
 pub use loki::LokiEncoder;
-pub use ndjson::{EventHead, NdjsonEncoder};
+pub use ndjson::NdjsonEncoder;
 pub use otlp::OtlpEncoder;
 pub use outgoing::{Outgoing, outgoing};
 pub use profile::Profile;
@@ -33,7 +35,10 @@ pub use profile::Profile;
 pub struct Encoder {
     format: Format,
     kind: Kind,
+    agent_name: Arc<str>,
     key_suffix: String,
+    /// Whether where events end is wanted.
+    marks: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -58,19 +63,41 @@ impl Encoder {
             Format::Elasticsearch => Kind::Elasticsearch(ElasticsearchEncoder::new(profile)),
             Format::Raw => Kind::Raw,
         };
-        Self { format: profile.format, kind, key_suffix: profile.key_suffix() }
+        let agent_name = Arc::from(profile.agent_name.as_str());
+        Self { format: profile.format, kind, agent_name, key_suffix: profile.key_suffix(), marks: false }
+    }
+
+    /// The same encoder, which also says where events end if that is wanted. The bodies are no others.
+    #[must_use]
+    pub fn marking_ends(self, wanted: bool) -> Self {
+        Self { marks: wanted, ..self }
     }
 
     /// Appends the body of `content`, whose events have their numbers from the spool of this id, to `body`.
-    pub fn encode(&self, spool_id: &str, content: &BatchContent, body: &mut Vec<u8>) {
+    ///
+    /// Returns where each event ends in `body`, its line feed included, where [`Encoder::marking_ends`] has asked for it and
+    /// events follow upon each other in the format; otherwise nothing, at no cost.
+    pub fn encode(&self, spool_id: &str, content: &BatchContent, body: &mut Vec<u8>) -> Vec<usize> {
+        let mut ends = Vec::new();
         match &self.kind {
+            Kind::Ndjson(ndjson) if self.marks => {
+                ndjson.encode(spool_id, content, body, |end| ends.push(end))
+            }
+            Kind::Raw if self.marks => raw::encode(content, body, |end| ends.push(end)),
+            Kind::Ndjson(ndjson) => ndjson.encode(spool_id, content, body, |_| {}),
+            Kind::Raw => raw::encode(content, body, |_| {}),
             Kind::Json(json) => json.encode(content, body),
-            Kind::Ndjson(ndjson) => ndjson.encode(spool_id, content, body),
             Kind::Otlp(otlp) => otlp.encode(spool_id, content, body),
             Kind::Loki(loki) => loki.encode(content, body),
             Kind::Elasticsearch(elasticsearch) => elasticsearch.encode(spool_id, content, body),
-            Kind::Raw => raw::encode(content, body),
         }
+        ends
+    }
+
+    /// The agent's name that bodies have.
+    #[must_use]
+    pub const fn agent_name(&self) -> &Arc<str> {
+        &self.agent_name
     }
 
     /// The media type of the bodies.
@@ -88,7 +115,8 @@ impl Encoder {
     /// What the format adds to a line of ordinary text, in bytes, with names of usual lengths: for the account of memory.
     #[must_use]
     pub const fn event_overhead(&self) -> u64 {
-        match self.format {
+        let mark = if self.marks { size_of::<usize>() as u64 } else { 0 };
+        mark + match self.format {
             Format::Json => 56,
             Format::Ndjson => 240,
             Format::OtlpJson => 400,

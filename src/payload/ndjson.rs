@@ -1,6 +1,4 @@
 //! NDJSON: each event is a JSON object on a line of its own, which says everything about it.
-//!
-//! The object without its line feed is also what transports send that have one message an event.
 
 use std::io::Write as _;
 
@@ -17,7 +15,7 @@ pub struct NdjsonEncoder {
 
 /// What the events of one source in one batch have in common, rendered once.
 #[derive(Debug)]
-pub struct EventHead {
+struct EventHead {
     /// From behind the timestamp up to the sequence number.
     middle: Vec<u8>,
     /// `,"labels":{…}`, or nothing.
@@ -32,20 +30,26 @@ impl NdjsonEncoder {
         Self { profile: profile.clone() }
     }
 
-    /// Appends the body of `content` to `body`.
-    pub fn encode(&self, spool_id: &str, content: &BatchContent, body: &mut Vec<u8>) {
+    /// Appends the body of `content` to `body`, and tells `mark` where each event ends in it.
+    pub fn encode(
+        &self,
+        spool_id: &str,
+        content: &BatchContent,
+        body: &mut Vec<u8>,
+        mut mark: impl FnMut(usize),
+    ) {
         for run in &content.sources {
             let mut head = self.head(spool_id, run);
             for event in outgoing(run) {
                 head.encode(&event, body);
                 body.push(b'\n');
+                mark(body.len());
             }
         }
     }
 
     /// What the events of `run` have in common.
-    #[must_use]
-    pub fn head(&self, spool_id: &str, run: &SourceRun) -> EventHead {
+    fn head(&self, spool_id: &str, run: &SourceRun) -> EventHead {
         let mut middle = b"\",\"agentName\":".to_vec();
         write_string(self.profile.agent_name.as_bytes(), &mut middle);
         middle.extend_from_slice(b",\"sourceName\":");
@@ -61,7 +65,7 @@ impl NdjsonEncoder {
 
 impl EventHead {
     /// Appends one event as a JSON object, without a line feed.
-    pub fn encode(&mut self, event: &Outgoing<'_>, body: &mut Vec<u8>) {
+    fn encode(&mut self, event: &Outgoing<'_>, body: &mut Vec<u8>) {
         body.extend_from_slice(b"{\"timestamp\":\"");
         body.extend_from_slice(self.clockface.text(event.time).as_bytes());
         body.extend_from_slice(&self.middle);

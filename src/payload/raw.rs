@@ -1,17 +1,14 @@
 //! Raw: the lines as they were in their files, each with a line feed.
 
-use super::outgoing::{Outgoing, outgoing};
+use super::outgoing::outgoing;
 use crate::batch::BatchContent;
 
-/// Appends the body of `content` to `body`.
-pub fn encode(content: &BatchContent, body: &mut Vec<u8>) {
+/// Appends the body of `content` to `body`, and tells `mark` where each event ends in it: an event may have line feeds of its
+/// own.
+pub fn encode(content: &BatchContent, body: &mut Vec<u8>, mut mark: impl FnMut(usize)) {
     for event in content.sources.iter().flat_map(outgoing) {
-        encode_event(&event, body);
+        body.extend_from_slice(event.line);
         body.push(b'\n');
+        mark(body.len());
     }
-}
-
-/// Appends one event: its bytes, without a line feed.
-pub fn encode_event(event: &Outgoing<'_>, body: &mut Vec<u8>) {
-    body.extend_from_slice(event.line);
 }

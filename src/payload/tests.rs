@@ -102,7 +102,8 @@ fn profile(format: Format) -> Profile {
 
 fn encoded(format: Format, content: &BatchContent) -> Vec<u8> {
     let mut body = Vec::new();
-    Encoder::new(&profile(format)).encode(SPOOL, content, &mut body);
+    let ends = Encoder::new(&profile(format)).encode(SPOOL, content, &mut body);
+    assert!(ends.is_empty(), "nobody asked where events end");
     body
 }
 
@@ -313,6 +314,34 @@ proptest! {
     }
 
     #[test]
+    fn where_each_event_ends_is_said_where_it_is_wanted_and_the_bytes_are_the_same(frames in any_frames()) {
+        let content = content_of(&frames, 1);
+        let lines: Vec<&[u8]> = content.sources.iter().flat_map(outgoing).map(|event| event.line).collect();
+        for format in Format::ALL {
+            let encoder = Encoder::new(&profile(format)).marking_ends(true);
+            let mut body = Vec::new();
+            let ends = encoder.encode(SPOOL, &content, &mut body);
+            prop_assert_eq!(&body, &encoded(format, &content));
+            if !matches!(format, Format::Ndjson | Format::Raw) {
+                prop_assert!(ends.is_empty(), "{:?}", format);
+                continue;
+            }
+            prop_assert_eq!((ends.len(), ends.last()), (lines.len(), Some(&body.len())));
+            let starts = std::iter::once(0).chain(ends.iter().copied());
+            for ((start, end), line) in starts.zip(&ends).zip(&lines) {
+                let (last, event) = body[start..*end].split_last().unwrap();
+                prop_assert_eq!(*last, b'\n');
+                if format == Format::Raw {
+                    prop_assert_eq!(event, *line);
+                } else {
+                    let event: Value = serde_json::from_slice(event).unwrap();
+                    prop_assert_eq!(string(&event["data"]), String::from_utf8_lossy(line));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn raw_bodies_are_the_bytes_of_the_lines(frames in any_frames()) {
         let content = content_of(&frames, 1);
         let mut lines = Vec::new();
@@ -405,20 +434,4 @@ fn an_index_is_one_that_elasticsearch_takes_whatever_the_names() {
         Encoder::new(&profile).encode(SPOOL, &example(), &mut body);
         assert_eq!(lines_of(&body)[0]["create"]["_index"], index, "{template} of {agent}");
     }
-}
-
-#[test]
-fn one_event_is_encoded_as_in_its_batch() {
-    let content = example();
-    let run = &content.sources[0];
-    let mut head = NdjsonEncoder::new(&profile(Format::Ndjson)).head(SPOOL, run);
-    let (mut json, mut raw) = (Vec::new(), Vec::new());
-    for event in outgoing(run) {
-        head.encode(&event, &mut json);
-        json.push(b'\n');
-        super::raw::encode_event(&event, &mut raw);
-        raw.push(b'\n');
-    }
-    assert_eq!(json, encoded(Format::Ndjson, &content));
-    assert_eq!(raw, encoded(Format::Raw, &content));
 }

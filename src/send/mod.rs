@@ -130,6 +130,11 @@ pub trait Strategy: Send + Sync + 'static {
     /// Sends `payload` once, within the configured timeout.
     fn send<'a>(&'a self, payload: &'a Payload) -> BoxFuture<'a, Outcome>;
 
+    /// Whether it makes several messages of a payload, which then has to say where its events end.
+    fn takes_apart(&self) -> bool {
+        false
+    }
+
     /// Asks each end point whether it can be reached as it is configured, without sending an event and without storing
     /// anything. `sources` are those of the configuration, whose names may be in where their events go. Each end point
     /// takes at most the configured timeout. A transport that cannot ask returns nothing.

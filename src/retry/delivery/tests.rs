@@ -182,8 +182,10 @@ fn payload_of(batch: BatchId) -> Payload {
     Payload {
         batch,
         key: Arc::from(batch.to_string()),
+        agent: Arc::from("agent"),
         sources: vec![range],
         content_type: "text/plain",
+        ends: Vec::new(),
         body: Bytes::from(format!("{events:?}")),
     }
 }

@@ -276,7 +276,7 @@ fn properties(key: &str, message: &Message) -> Option<BasicProperties> {
     Some(
         BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
-            .with_content_type(short("application/json")?)
+            .with_content_type(short(message.content_type)?)
             .with_app_id(short("log-agent")?)
             .with_message_id(short(&message.id)?)
             .with_headers(headers),

@@ -20,10 +20,10 @@ use self::broker::new;
 use super::Registered;
 #[cfg(not(feature = "amqp"))]
 use super::not_built as new;
-use super::parts::Per;
+use super::parts::{FORMATS, Per};
 use super::queue::{PER, Syntax, Template, check_template};
-use crate::config::options::{ConfigError, Line, Located, OneOf, Or, Table, table};
-use crate::config::{Auth, Feature, Format, OptionTable, Options, Schemes, Takes, Transport};
+use crate::config::options::{Beside, ConfigError, Line, Located, OneOf, Or, Table, table};
+use crate::config::{Feature, OptionTable, Options, Schemes, Takes, Transport};
 
 /// The strategy, as `send_type` chooses it.
 pub(super) const STRATEGY: Registered = Registered {
@@ -33,7 +33,7 @@ pub(super) const STRATEGY: Registered = Registered {
         schemes: Schemes { plain: "amqp", secure: "amqps" },
         takes: Takes {
             end_points: false,
-            formats: &[Format::Json],
+            formats: FORMATS,
             compression: false,
             headers: false,
             bearer: false,
@@ -87,9 +87,9 @@ struct AmqpOptions {
     per: Per,
 }
 
-fn read(table: &Table<'_>, _: Option<&Auth>) -> Result<Options, ConfigError> {
+fn read(table: &Table<'_>, beside: Beside<'_>) -> Result<Options, ConfigError> {
     let keys = AmqpKeys::read(table)?;
-    let per = keys.messages.value;
+    let per = Per::check(table, &keys.messages, beside.format)?;
     let routing_key = check_template(table, "routing_key", &keys.routing_key, per, &SYNTAX)?;
     Ok(Options::new(AmqpOptions { exchange: keys.exchange.value, routing_key, per }))
 }

@@ -1,20 +1,17 @@
 //! The messages of a batch, one after the other: a payload in memory twice is enough.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rdkafka::message::{Header, OwnedHeaders};
-use serde_json::value::RawValue;
 
 use super::options::KafkaOptions;
 use crate::batch::Payload;
 use crate::config::Secret;
-use crate::send::parts::{self, KEY_HEADER, NotOurs, Part, Per, SEQ_HEADER, SOURCE_HEADER};
+use crate::send::parts::{Apart, KEY_HEADER, NotOurs, Run, SEQ_HEADER, SOURCE_HEADER, TYPE_HEADER};
 
 /// The spool: the first of the three that name an event for ever.
 pub(super) const SPOOL_HEADER: &str = "Log-Agent-Spool";
-/// The media type of the value.
-pub(super) const TYPE_HEADER: &str = "Content-Type";
 
 /// A message as it is sent.
 #[derive(Debug)]
@@ -23,92 +20,55 @@ pub(super) struct Message<'a> {
     pub(super) key: Option<Arc<str>>,
     pub(super) source: Option<&'a str>,
     pub(super) seq: String,
-    pub(super) value: Cow<'a, [u8]>,
+    pub(super) value: Bytes,
 }
 
 /// A batch that can be sent.
 pub(super) struct Messages<'a> {
     payload: &'a Payload,
-    spool: &'a str,
-    runs: Vec<Run<'a>>,
+    apart: Apart<'a>,
+    /// Where the messages of each run go.
+    places: Vec<Place>,
 }
 
-/// The messages of one source, or the one message of the batch.
-struct Run<'a> {
+/// Where messages of one source, or of the batch, go.
+struct Place {
     topic: Arc<str>,
     key: Option<Arc<str>>,
-    source: Option<&'a str>,
-    what: What<'a>,
-}
-
-enum What<'a> {
-    Whole,
-    Source(Part<'a>),
-    Events(Part<'a>, Vec<&'a RawValue>),
 }
 
 impl<'a> Messages<'a> {
-    /// Takes `payload` apart as `options` say. `agent` is its agent where it does not say.
-    pub(super) fn of(payload: &'a Payload, options: &KafkaOptions, agent: &str) -> Result<Self, NotOurs> {
-        let spool = parts::spool_of(payload)?;
-        let parts = parts::take_apart(payload);
-        let named = parts.as_ref().ok().and_then(|parts| parts.first()?.agent_name());
-        let agent = named.unwrap_or_else(|| agent.to_owned());
-        let run = |source: Option<&'a str>, what| Run {
-            topic: options.topic.fill_topic(&agent, source).into(),
-            key: options.key.as_ref().map(|key| key.fill(&agent, source).into()),
-            source,
-            what,
+    /// Takes `payload` apart as `options` say.
+    pub(super) fn of(payload: &'a Payload, options: &KafkaOptions) -> Result<Self, NotOurs> {
+        let apart = Apart::of(payload, options.per)?;
+        let agent = &payload.agent;
+        let place = |run: &Run<'_>| Place {
+            topic: options.topic.fill_topic(agent, run.source()).into(),
+            key: options.key.as_ref().map(|key| key.fill(agent, run.source()).into()),
         };
-        if options.per == Per::Batch {
-            return Ok(Self { payload, spool, runs: vec![run(None, What::Whole)] });
-        }
-        let mut runs = Vec::with_capacity(payload.sources.len());
-        for part in parts? {
-            let source = part.range.source.as_str();
-            let what = match options.per {
-                Per::Event => {
-                    let events = part.events()?;
-                    What::Events(part, events)
-                }
-                Per::Source | Per::Batch => What::Source(part),
-            };
-            runs.push(run(Some(source), what));
-        }
-        Ok(Self { payload, spool, runs })
+        let places = apart.runs().iter().map(place).collect();
+        Ok(Self { payload, apart, places })
     }
 
     /// The messages, in payload order.
     pub(super) fn iter(&self) -> impl Iterator<Item = Message<'_>> {
-        self.runs.iter().flat_map(move |run| (0..run.len()).map(move |at| self.message(run, at)))
+        let placed = self.apart.runs().iter().zip(&self.places);
+        placed.flat_map(|(run, place)| (0..run.len()).map(move |at| place.message(run, at)))
     }
 
     /// Where they go, in payload order.
     pub(super) fn topics(&self) -> impl Iterator<Item = &str> {
-        self.runs.iter().map(|run| &*run.topic)
-    }
-
-    fn message<'b>(&'b self, run: &'b Run<'a>, at: usize) -> Message<'b> {
-        let (seq, value) = match &run.what {
-            What::Whole => (self.payload.seq_header(), Cow::Borrowed(&*self.payload.body)),
-            What::Source(part) => (part.seq(), Cow::Owned(part.body().into_bytes())),
-            What::Events(part, events) => {
-                let seq = part.range.first.plus(at as u64);
-                let body = events.get(at).map(|event| part.event_body(seq, event)).unwrap_or_default();
-                (seq.to_string(), Cow::Owned(body.into_bytes()))
-            }
-        };
-        Message { topic: Arc::clone(&run.topic), key: run.key.clone(), source: run.source, seq, value }
+        self.places.iter().map(|place| &*place.topic)
     }
 
     /// The headers of `message`, and the configured ones after them.
     pub(super) fn headers(&self, message: &Message<'_>, configured: &[(String, Secret)]) -> OwnedHeaders {
         let header = |key, value| Header { key, value: Some(value) };
         let mut headers = OwnedHeaders::new_with_capacity(5 + configured.len())
-            .insert(header(SPOOL_HEADER, self.spool))
+            .insert(header(SPOOL_HEADER, self.apart.spool()))
             .insert(header(SEQ_HEADER, &message.seq))
             .insert(header(KEY_HEADER, &self.payload.key))
-            .insert(header(TYPE_HEADER, self.payload.content_type));
+            .insert(header(TYPE_HEADER, self.apart.content_type()));
         if let Some(source) = message.source {
             headers = headers.insert(header(SOURCE_HEADER, source));
         }
@@ -116,18 +76,20 @@ impl<'a> Messages<'a> {
     }
 }
 
-impl Run<'_> {
-    fn len(&self) -> usize {
-        match &self.what {
-            What::Whole | What::Source(_) => 1,
-            What::Events(_, events) => events.len(),
+impl Place {
+    fn message<'a>(&self, run: &Run<'a>, at: usize) -> Message<'a> {
+        Message {
+            topic: Arc::clone(&self.topic),
+            key: self.key.clone(),
+            source: run.source(),
+            seq: run.seq(at),
+            value: run.body(at),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use rdkafka::message::Headers as _;
 
     use super::super::template::Template;
@@ -135,6 +97,7 @@ mod tests {
     use crate::batch::{BatchId, SourceRange};
     use crate::event::{Position, Seq, SourceName};
     use crate::send::kafka::options::{Codec, Mechanism};
+    use crate::send::parts::Per;
 
     const BODY: &str = r#"{"agentName":"web 1","sources":[{"sourceName":"a\"b","logs":[{"data":"one","timestamp":"t1"},{"data":"{two","timestamp":"t2","continues":true}]},{"sourceName":"c","logs":[{"data":"\u0000","timestamp":"t3"}]}]}"#;
 
@@ -147,8 +110,10 @@ mod tests {
         Payload {
             batch: BatchId { first: Position(7), last: Position(9), part: None },
             key: Arc::from("00112233445566778899aabbccddeeff-7-9"),
+            agent: Arc::from("web 1"),
             sources: vec![range("a\"b", 41, 42), range("c", 1, 1)],
             content_type: "application/json",
+            ends: Vec::new(),
             body: Bytes::from(body.to_owned()),
         }
     }
@@ -167,9 +132,9 @@ mod tests {
 
     /// Topic, key, sequence number and value of each.
     fn texts(payload: &Payload, options: &KafkaOptions) -> Vec<(String, Option<String>, String, String)> {
-        let messages = Messages::of(payload, options, "configured").unwrap();
+        let messages = Messages::of(payload, options).unwrap();
         let text = |message: Message<'_>| {
-            let value = String::from_utf8(message.value.into_owned()).unwrap();
+            let value = String::from_utf8(message.value.to_vec()).unwrap();
             serde_json::from_str::<serde_json::Value>(&value).unwrap();
             (message.topic.to_string(), message.key.map(|key| key.to_string()), message.seq, value)
         };
@@ -220,20 +185,32 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_another_form_is_one_message_under_the_configured_name() {
-        let mut other = payload("one\ntwo\n");
-        other.content_type = "application/x-ndjson";
-        let options = options(Per::Batch, "logs", Some("{agent}"));
-        let messages = Messages::of(&other, &options, "configured").unwrap();
-        let message = messages.iter().next().unwrap();
-        assert_eq!((&*message.value, message.key.as_deref()), (b"one\ntwo\n".as_slice(), Some("configured")));
+    fn a_batch_that_is_not_json_is_a_message_an_event_under_the_name_that_it_was_cut_under() {
+        let lines = payload("one\ntwo\nmore\n\n");
+        let other = Payload { content_type: "text/plain", ends: vec![4, 13, 14], ..lines };
+        let options = options(Per::Event, "logs", Some("{agent}/{source}"));
+        let messages = Messages::of(&other, &options).unwrap();
+        let found: Vec<_> =
+            messages.iter().map(|message| (message.key.unwrap(), message.seq, message.value)).collect();
+        let message = |key: &str, seq: &str, value: &'static str| (key.into(), seq.to_owned(), value.into());
+        assert_eq!(
+            found,
+            [
+                message("web 1/a\"b", "41", "one"),
+                message("web 1/a\"b", "42", "two\nmore"),
+                message("web 1/c", "1", ""),
+            ]
+        );
+        let headers = messages.headers(&messages.iter().next().unwrap(), &[]);
+        let header = headers.iter().find(|header| header.key == TYPE_HEADER).unwrap();
+        assert_eq!(header.value, Some(b"text/plain".as_slice()));
     }
 
     #[test]
     fn the_headers_name_the_event_and_the_batch() {
         let payload = payload(BODY);
         let options = options(Per::Event, "logs", None);
-        let messages = Messages::of(&payload, &options, "x").unwrap();
+        let messages = Messages::of(&payload, &options).unwrap();
         let second = messages.iter().nth(1).unwrap();
         let configured = [("X-Env".to_owned(), Secret::new("prod".into()))];
         let headers = messages.headers(&second, &configured);
@@ -261,7 +238,7 @@ mod tests {
         let other = BODY.replace(r#"{"data":"one","timestamp":"t1"}"#, "7");
         for body in ["", "{}", "not json", r#"{"agentName":"x","sources":[]}"#, &fewer, &more, &other] {
             let payload = payload(body);
-            assert!(Messages::of(&payload, &options(Per::Event, "t", None), "x").is_err(), "{body}");
+            assert!(Messages::of(&payload, &options(Per::Event, "t", None)).is_err(), "{body}");
         }
     }
 }

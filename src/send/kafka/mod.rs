@@ -42,7 +42,8 @@ use self::strategy::new;
 use super::Registered;
 #[cfg(not(feature = "kafka"))]
 use super::not_built as new;
-use crate::config::{Feature, Format, Schemes, Takes, Transport};
+use super::parts::FORMATS;
+use crate::config::{Feature, Schemes, Takes, Transport};
 
 /// The strategy, as `send_type` chooses it.
 pub(super) const STRATEGY: Registered = Registered {
@@ -52,7 +53,7 @@ pub(super) const STRATEGY: Registered = Registered {
         schemes: Schemes { plain: "kafka", secure: "kafkas" },
         takes: Takes {
             end_points: false,
-            formats: &[Format::Json],
+            formats: FORMATS,
             compression: false,
             headers: true,
             bearer: false,

@@ -3,9 +3,9 @@
 use super::properties;
 use super::template::Template;
 use crate::config::options::{
-    ConfigError, Line, List, Located, OneOf, Optional, Or, Problem, Required, Table, table,
+    Beside, ConfigError, Line, List, Located, OneOf, Optional, Or, Problem, Required, Table, table,
 };
-use crate::config::{Auth, OptionTable, Options};
+use crate::config::{OptionTable, Options};
 use crate::send::parts::Per;
 
 /// The most brokers beside `end_point`: the library learns the others from any of them.
@@ -90,9 +90,9 @@ pub(super) struct KafkaOptions {
     pub(super) properties: Vec<(String, String)>,
 }
 
-fn read(table: &Table<'_>, _: Option<&Auth>) -> Result<Options, ConfigError> {
+fn read(table: &Table<'_>, beside: Beside<'_>) -> Result<Options, ConfigError> {
     let keys = KafkaKeys::read(table)?;
-    let per = keys.messages.value;
+    let per = Per::check(table, &keys.messages, beside.format)?;
     let topic = checked(table, "topic", &keys.topic, per, Template::parse_topic)?;
     let key = match &keys.key {
         Some(key) if key.value.is_empty() => None,

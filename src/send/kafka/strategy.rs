@@ -24,6 +24,7 @@ use crate::batch::Payload;
 use crate::config::{Global, Secret};
 use crate::event::SourceName;
 use crate::send::client::Redactor;
+use crate::send::parts::Per;
 use crate::send::{Outcome, Probe, SendError, Strategy};
 
 /// How long a message waits before it asks for room in the queue again.
@@ -127,7 +128,7 @@ impl KafkaStrategy {
 
     /// Sends the messages of `payload` and waits for the reports of all. `used` is the session that has them.
     async fn deliver(&self, payload: &Payload, turn: &Turn<'_>, used: &mut Option<Arc<Session>>) -> Outcome {
-        let messages = match Messages::of(payload, &self.options, &self.agent) {
+        let messages = match Messages::of(payload, &self.options) {
             Ok(messages) => messages,
             Err(error) => {
                 return Outcome::EndpointFault { reason: format!("{error} in [global.kafka]") };
@@ -281,6 +282,10 @@ impl Strategy for KafkaStrategy {
             }
             probes
         })
+    }
+
+    fn takes_apart(&self) -> bool {
+        self.options.per != Per::Batch
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -19,7 +19,6 @@ use crate::batch::{BatchId, SourceRange};
 use crate::config::{Auth, EndPoint, Options, SendType, Tls};
 use crate::event::{Position, Seq, SourceName};
 use crate::send::fixtures::{self, Authority, reason};
-use crate::send::parts::Per;
 
 const TOPIC: &str = "logs";
 const SPOOL: &str = "00112233445566778899aabbccddeeff";
@@ -73,8 +72,10 @@ fn batch(first: u64, events: u64, line: &str) -> Payload {
     Payload {
         batch: BatchId { first: Position(first), last: Position(last), part: None },
         key: Arc::from(format!("{SPOOL}-{first}-{last}")),
+        agent: Arc::from("agent"),
         sources: vec![SourceRange { source: SourceName::from("app"), first: Seq(first), last: Seq(last) }],
         content_type: "application/json",
+        ends: Vec::new(),
         body: Bytes::from(format!(
             "{{\"agentName\":\"agent\",\"sources\":[{{\"sourceName\":\"app\",\"logs\":[{logs}]}}]}}"
         )),

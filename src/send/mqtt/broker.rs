@@ -296,11 +296,16 @@ fn properties(key: &str, message: &Message) -> PublishProperties {
         user_properties.push(property(SOURCE_HEADER, source));
     }
     PublishProperties {
-        payload_format_indicator: Some(TEXT),
-        content_type: Some("application/json".to_owned()),
+        payload_format_indicator: is_text(message.content_type).then_some(TEXT),
+        content_type: Some(message.content_type.to_owned()),
         user_properties,
         ..PublishProperties::default()
     }
+}
+
+/// Whether a content of this type is UTF-8 always: JSON is, whatever is in the lines, but lines as they are may not be.
+fn is_text(content_type: &str) -> bool {
+    content_type.ends_with("json")
 }
 
 /// How long a PUBLISH packet is (MQTT 5.0, section 3.3; without properties, as in 3.1.1).
@@ -335,6 +340,7 @@ mod tests {
                 id: "00112233445566778899aabbccddeeff-1-64".into(),
                 seq: "1-50, 1-14".into(),
                 source: Some("app".into()),
+                content_type: "application/json",
                 body: Bytes::from("x".repeat(body_bytes)),
             };
             let properties = properties("key", &message);

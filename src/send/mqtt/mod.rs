@@ -22,10 +22,10 @@ use self::broker::new;
 use super::Registered;
 #[cfg(not(feature = "mqtt"))]
 use super::not_built as new;
-use super::parts::Per;
+use super::parts::{FORMATS, Per};
 use super::queue::{PER, Syntax, Template, check_template};
-use crate::config::options::{ConfigError, Line, Located, OneOf, Optional, Or, Table, table};
-use crate::config::{Auth, Feature, Format, OptionTable, Options, Schemes, Takes, Transport};
+use crate::config::options::{Beside, ConfigError, Line, Located, OneOf, Optional, Or, Table, table};
+use crate::config::{Feature, OptionTable, Options, Schemes, Takes, Transport};
 
 /// The strategy, as `send_type` chooses it.
 pub(super) const STRATEGY: Registered = Registered {
@@ -35,7 +35,7 @@ pub(super) const STRATEGY: Registered = Registered {
         schemes: Schemes { plain: "mqtt", secure: "mqtts" },
         takes: Takes {
             end_points: false,
-            formats: &[Format::Json],
+            formats: FORMATS,
             compression: false,
             headers: false,
             bearer: false,
@@ -99,9 +99,9 @@ struct MqttOptions {
     client_id: Option<String>,
 }
 
-fn read(table: &Table<'_>, _: Option<&Auth>) -> Result<Options, ConfigError> {
+fn read(table: &Table<'_>, beside: Beside<'_>) -> Result<Options, ConfigError> {
     let keys = MqttKeys::read(table)?;
-    let per = keys.messages.value;
+    let per = Per::check(table, &keys.messages, beside.format)?;
     let topic = check_template(table, "topic", &keys.topic, per, &SYNTAX)?;
     let client_id = keys.client_id.map(|id| id.value);
     Ok(Options::new(MqttOptions { topic, per, version: keys.version.value, client_id }))

@@ -16,7 +16,7 @@ use super::credentials::Credentials;
 use super::{NatsOptions, SYNTAX, answer};
 use crate::config::Global;
 use crate::send::client::{Redactor, fault};
-use crate::send::parts::{KEY_HEADER, SEQ_HEADER, SOURCE_HEADER};
+use crate::send::parts::{KEY_HEADER, SEQ_HEADER, SOURCE_HEADER, TYPE_HEADER};
 use crate::send::queue::{self, Broker, Live, Message, Publisher, Syntax};
 use crate::send::{Outcome, SendError, Strategy, listed, with_tls};
 
@@ -118,6 +118,7 @@ impl Nats {
         headers.insert("Nats-Msg-Id", message.id.as_str());
         headers.insert(KEY_HEADER, key);
         headers.insert(SEQ_HEADER, message.seq.as_str());
+        headers.insert(TYPE_HEADER, message.content_type);
         if let Some(source) = &message.source {
             headers.insert(SOURCE_HEADER, source.as_str());
         }

@@ -21,12 +21,12 @@ use self::broker::new;
 use super::Registered;
 #[cfg(not(feature = "nats"))]
 use super::not_built as new;
-use super::parts::Per;
+use super::parts::{FORMATS, Per};
 use super::queue::{PER, Syntax, Template, check_template};
 use crate::config::options::{
-    ConfigError, Line, Located, OneOf, Optional, Or, Problem, Table, secret_file, table,
+    Beside, ConfigError, Line, Located, OneOf, Optional, Or, Problem, Table, secret_file, table,
 };
-use crate::config::{Auth, Feature, Format, OptionTable, Options, Schemes, Secret, Takes, Transport};
+use crate::config::{Feature, OptionTable, Options, Schemes, Secret, Takes, Transport};
 
 /// The strategy, as `send_type` chooses it.
 pub(super) const STRATEGY: Registered = Registered {
@@ -36,7 +36,7 @@ pub(super) const STRATEGY: Registered = Registered {
         schemes: Schemes { plain: "nats", secure: "tls" },
         takes: Takes {
             end_points: false,
-            formats: &[Format::Json],
+            formats: FORMATS,
             compression: false,
             headers: false,
             bearer: true,
@@ -94,14 +94,14 @@ struct NatsOptions {
     nkey: Option<Secret>,
 }
 
-fn read(table: &Table<'_>, auth: Option<&Auth>) -> Result<Options, ConfigError> {
+fn read(table: &Table<'_>, beside: Beside<'_>) -> Result<Options, ConfigError> {
     let keys = NatsKeys::read(table)?;
-    let per = keys.messages.value;
+    let per = Per::check(table, &keys.messages, beside.format)?;
     let subject = check_template(table, "subject", &keys.subject, per, &SYNTAX)?;
     let [credentials, nkey] = [("credentials_file", &keys.credentials_file), ("nkey_file", &keys.nkey_file)]
         .map(|(name, file)| {
             let Some(file) = file else { return Ok(None) };
-            if auth.is_some() {
+            if beside.auth.is_some() {
                 let problem = Problem::Conflict(
                     "stands beside [global.auth]; the agent must be known by one of the two".to_owned(),
                 );

@@ -1,10 +1,12 @@
 //! The messages of a batch.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::batch::Payload;
-use crate::send::parts::{self, NotOurs, Per};
+use crate::send::parts::{Apart, NotOurs, Per};
 
 /// A message as it is published, but for where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub(in crate::send) struct Message {
     pub(in crate::send) seq: String,
     /// The source of its events, where it is one.
     pub(in crate::send) source: Option<String>,
+    /// The media type of its content.
+    pub(in crate::send) content_type: &'static str,
     /// Its content.
     pub(in crate::send) body: Bytes,
 }
@@ -24,43 +28,33 @@ const SOURCE_BYTES_MAX: usize = 160;
 
 /// The messages of `payload`, in payload order; at least one.
 pub(in crate::send) fn of(payload: &Payload, per: Per) -> Result<Vec<Message>, NotOurs> {
-    if per == Per::Batch {
-        return Ok(vec![Message {
-            id: payload.key.to_string(),
-            seq: payload.seq_header(),
-            source: None,
-            body: payload.body.clone(),
-        }]);
-    }
-    let spool = parts::spool_of(payload)?;
+    let apart = Apart::of(payload, per)?;
+    let (spool, suffix, content_type) = (apart.spool(), apart.suffix(), apart.content_type());
     let mut messages = Vec::new();
-    for (number, part) in parts::take_apart(payload)?.iter().enumerate() {
-        let name = part.range.source.as_str();
-        if per == Per::Source {
-            messages.push(Message {
-                id: format!("{}/{number}", payload.key),
-                seq: part.seq(),
-                source: Some(name.to_owned()),
-                body: part.body().into(),
-            });
-            continue;
-        }
-        let named = if name.len() > SOURCE_BYTES_MAX {
-            format!("~{:016x}", xxh3_64(name.as_bytes()))
-        } else {
-            name.to_owned()
-        };
-        for (at, event) in (0_u64..).zip(part.events()?) {
-            let seq = part.range.first.plus(at);
-            messages.push(Message {
-                id: format!("{spool}/{named}/{seq}"),
-                seq: seq.to_string(),
-                source: Some(name.to_owned()),
-                body: part.event_body(seq, event).into(),
-            });
+    for (number, run) in apart.runs().iter().enumerate() {
+        let source = run.source();
+        let named = source.map(named).unwrap_or_default();
+        for at in 0..run.len() {
+            let seq = run.seq(at);
+            let id = match per {
+                Per::Batch => payload.key.to_string(),
+                Per::Source => format!("{}/{number}", payload.key),
+                Per::Event => format!("{spool}/{named}/{seq}{suffix}"),
+            };
+            let source = source.map(str::to_owned);
+            messages.push(Message { id, seq, source, content_type, body: run.body(at) });
         }
     }
-    if messages.is_empty() { Err(NotOurs) } else { Ok(messages) }
+    Ok(messages)
+}
+
+/// A source as it stands in an identifier.
+fn named(source: &str) -> Cow<'_, str> {
+    if source.len() > SOURCE_BYTES_MAX {
+        format!("~{:016x}", xxh3_64(source.as_bytes())).into()
+    } else {
+        source.into()
+    }
 }
 
 #[cfg(test)]
@@ -80,8 +74,10 @@ mod tests {
         Payload {
             batch: BatchId { first: Position(7), last: Position(9), part: None },
             key: Arc::from("00112233445566778899aabbccddeeff-7-9"),
+            agent: Arc::from("agent"),
             sources: vec![range("a\"b", 41, 42), range(&"long".repeat(50), 1, 1)],
             content_type: "application/json",
+            ends: Vec::new(),
             body: Bytes::from(body.replace("LONG", &"long".repeat(50))),
         }
     }
@@ -98,6 +94,7 @@ mod tests {
                 id: "00112233445566778899aabbccddeeff-7-9".into(),
                 seq: "41-42, 1-1".into(),
                 source: None,
+                content_type: "application/json",
                 body: payload.body.clone(),
             }]
         );
@@ -146,6 +143,92 @@ mod tests {
         for message in &messages {
             serde_json::from_slice::<serde_json::Value>(&message.body).unwrap();
         }
+    }
+
+    #[test]
+    fn labels_stand_in_every_message_of_their_source() {
+        let labels = r#","labels":{"team":"x"},"logs":[{"data":"\u0000""#;
+        let payload = payload(&BODY.replace(r#","logs":[{"data":"\u0000""#, labels));
+        let of_source = of(&payload, Per::Source).unwrap();
+        assert!(!of_source[0].body.windows(8).any(|part| part == b"\"labels\""));
+        let name = "long".repeat(50);
+        assert_eq!(
+            of_source[1].body,
+            format!(
+                r#"{{"agentName":"web 1","sources":[{{"sourceName":"{name}","labels":{{"team":"x"}},"logs":[{{"data":"\u0000","timestamp":"t3"}}]}}]}}"#
+            )
+        );
+        let of_event = of(&payload, Per::Event).unwrap();
+        assert_eq!(
+            of_event[2].body,
+            format!(
+                r#"{{"agentName":"web 1","sourceName":"{name}","labels":{{"team":"x"}},"seq":1,"data":"\u0000","timestamp":"t3"}}"#
+            )
+        );
+    }
+
+    /// A batch of the same events as lines: one of two lines, one that is empty, one that is not UTF-8.
+    fn lines(content_type: &'static str) -> Payload {
+        let body = Bytes::from_static(b"one\n  more\n\n\xFF\n");
+        Payload { content_type, body, ends: vec![11, 12, 14], ..payload("") }
+    }
+
+    #[test]
+    fn lines_are_cut_where_the_payload_says_that_events_end() {
+        let messages = of(&lines("text/plain"), Per::Event).unwrap();
+        let bodies: Vec<&[u8]> = messages.iter().map(|message| &*message.body).collect();
+        assert_eq!(bodies, [b"one\n  more".as_slice(), b"", b"\xFF"]);
+        let json = of(&payload(BODY), Per::Event).unwrap();
+        for (line, event) in messages.iter().zip(&json) {
+            assert_eq!((&line.id, &line.seq, &line.source), (&event.id, &event.seq, &event.source));
+            assert_eq!((line.content_type, event.content_type), ("text/plain", "application/json"));
+        }
+        // What is sent of a source keeps its line feeds.
+        let messages = of(&lines("text/plain"), Per::Source).unwrap();
+        let bodies: Vec<&[u8]> = messages.iter().map(|message| &*message.body).collect();
+        assert_eq!(bodies, [b"one\n  more\n\n".as_slice(), b"\xFF\n"]);
+        assert_eq!((messages[0].seq.as_str(), messages[1].seq.as_str()), ("41-42", "1-1"));
+        let payload = lines("text/plain");
+        assert_eq!(of(&payload, Per::Batch).unwrap()[0].body, payload.body);
+    }
+
+    #[test]
+    fn one_line_of_ndjson_is_a_json_text_and_several_are_ndjson() {
+        let payload = lines("application/x-ndjson");
+        for (per, content_type) in [
+            (Per::Batch, "application/x-ndjson"),
+            (Per::Source, "application/x-ndjson"),
+            (Per::Event, "application/json"),
+        ] {
+            let messages = of(&payload, per).unwrap();
+            assert!(messages.iter().all(|message| message.content_type == content_type), "{per:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_of_a_batch_whose_format_was_changed_has_another_identifier() {
+        let payload = lines("text/plain");
+        let before = of(&payload, Per::Event).unwrap();
+        let key = format!("{}-0123456789abcdef", payload.key);
+        let after = of(&Payload { key: key.into(), ..payload }, Per::Event).unwrap();
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!(format!("{}-0123456789abcdef", before.id), after.id);
+        }
+    }
+
+    #[test]
+    fn lines_that_do_not_end_where_the_payload_says_are_not_taken_apart() {
+        for ends in [vec![11, 12], vec![11, 12, 13], vec![11, 12, 15], vec![11, 12, 13, 14], vec![0, 12, 14]]
+        {
+            let payload = Payload { ends: ends.clone(), ..lines("text/plain") };
+            assert!(of(&payload, Per::Event).is_err(), "{ends:?}");
+            assert!(of(&payload, Per::Source).is_err(), "{ends:?}");
+            assert!(of(&payload, Per::Batch).is_ok());
+        }
+        let other = Payload { key: "no-key-of-ours".into(), ..lines("text/plain") };
+        assert!(of(&other, Per::Event).is_err());
+        let swapped = Payload { ends: vec![12, 11, 14], ..lines("text/plain") };
+        assert!(of(&swapped, Per::Event).is_err());
     }
 
     #[test]

@@ -68,6 +68,7 @@ pub(in crate::send) struct Publisher<B: Broker> {
     /// For messages, without secrets.
     end_point: String,
     timeout: Duration,
+    /// The name that batches are cut under now, for where a probe looks.
     agent: String,
     per: Per,
     address: Template,
@@ -125,9 +126,9 @@ impl<B: Broker> Publisher<B> {
             Ok(connection) => used.insert(connection),
             Err(failure) => return failure,
         };
-        let addressed = messages
-            .into_iter()
-            .map(|message| (self.address.fill(&B::SYNTAX, &self.agent, message.source.as_deref()), message));
+        let addressed = messages.into_iter().map(|message| {
+            (self.address.fill(&B::SYNTAX, &payload.agent, message.source.as_deref()), message)
+        });
         let outcome = self.broker.publish(connection, &payload.key, addressed.collect()).await;
         if outcome != Outcome::Acknowledged && !connection.is_live() {
             self.shared.retire(connection);
@@ -200,6 +201,10 @@ impl<B: Broker> Strategy for Publisher<B> {
             };
             vec![Probe { end_point: self.end_point.clone(), found }]
         })
+    }
+
+    fn takes_apart(&self) -> bool {
+        self.per != Per::Batch
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

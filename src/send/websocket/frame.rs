@@ -69,8 +69,10 @@ mod tests {
         Payload {
             batch: BatchId { first: Position(1), last: Position(64), part: None },
             key: Arc::from("00112233445566778899aabbccddeeff-1-64"),
+            agent: Arc::from("agent"),
             sources: vec![range("a", 1001, 1050), range("b", 77, 90)],
             content_type: "application/json",
+            ends: Vec::new(),
             body: Bytes::from_static(body.as_bytes()),
         }
     }

@@ -89,6 +89,44 @@ fn a_web_socket_has_one_format_and_one_end_point() {
 }
 
 #[test]
+#[cfg(all(feature = "nats", feature = "amqp", feature = "mqtt", feature = "kafka"))]
+fn a_queue_has_the_formats_that_are_messages_and_takes_apart_what_can_be() {
+    let queue = |send_type: &str, format: &str, rest: &str| {
+        let (scheme, table) = (send_type.to_lowercase(), send_type.to_lowercase());
+        let topic = if send_type == "KAFKA" { "topic = \"logs\"" } else { "" };
+        format!(
+            "[global]\nagent_name = \"a\"\nsend_type = \"{send_type}\"\nend_point = \"{scheme}://localhost\"\n\
+             format = \"{format}\"\n[global.{table}]\n{topic}\n{rest}\n{SOURCE}"
+        )
+    };
+    for send_type in ["NATS", "AMQP", "MQTT", "KAFKA"] {
+        let formats = "must be \"json\" or \"ndjson\" or \"otlp-json\" or \"otlp-protobuf\" or \"raw\", as send_type is";
+        let messages = format!("global.{}.messages", send_type.to_lowercase());
+        for format in ["loki", "elasticsearch"] {
+            assert_refused(&[(queue(send_type, format, ""), 5, "global.format", &[formats, send_type])]);
+        }
+        for format in ["otlp-json", "otlp-protobuf"] {
+            let says = format!("must be \"batch\", as format is \"{format}\", which is not taken apart");
+            let others = "with \"source\" and \"event\" go \"json\", \"ndjson\" and \"raw\"";
+            for per in ["source", "event"] {
+                let text = queue(send_type, format, &format!("messages = \"{per}\""));
+                assert_refused(&[(text, 8, &messages, &[&says, others])]);
+            }
+            _ = Agent::with_config(queue(send_type, format, "messages = \"batch\"")).accepted(0);
+        }
+        for format in ["json", "ndjson", "raw"] {
+            for per in ["batch", "source", "event"] {
+                let text = queue(send_type, format, &format!("messages = \"{per}\""));
+                _ = Agent::with_config(text).accepted(0);
+            }
+        }
+    }
+    // What Kafka has if nothing is said is an event.
+    let says = &["must be \"batch\", as format is \"otlp-json\""][..];
+    assert_refused(&[(queue("KAFKA", "otlp-json", ""), 6, "global.kafka.messages", says)]);
+}
+
+#[test]
 fn end_points_and_proxies_that_cannot_be_used_are_refused_and_no_password_is_shown() {
     let end_points = |list: &str| config("").replace("\"http://127.0.0.1:1/\"", list);
     let proxy = |keys: &str| config(&format!("[global.proxy]\n{keys}"));

@@ -8,7 +8,9 @@ use rustix::process::Signal;
 
 use self::broker::{Broker, is_installed};
 use super::connect::{assert_nobody_answers, assert_not_usable, assert_reached};
-use super::queue::{assert_all_arrives, assert_done, dead_letters, event_count, queued};
+use super::queue::{
+    assert_all_arrives, assert_done, assert_events_travel_in, dead_letters, event_count, queued,
+};
 use crate::common::{Agent, Authority, ConfigBuilder, PATIENCE, Scene, Writer, wait_for};
 
 fn to_amqp<'a>(scene: &'a Scene, broker: &Broker, queue: &str) -> ConfigBuilder<'a> {
@@ -31,6 +33,21 @@ fn a_durable_queue_has_every_line_once_as_persistent_messages() {
     assert!(queue.published().iter().all(|message| message.id == message.key));
     assert!(queue.all_persistent(), "a message would not survive a restart of the broker");
     assert_done(&scene, agent, &[&writer]);
+}
+
+#[test]
+fn events_travel_as_they_are_or_as_a_line_of_ndjson() {
+    const TEST: &str = "events_travel_as_they_are_or_as_a_line_of_ndjson";
+    if !is_installed(TEST) {
+        return;
+    }
+    let broker = Broker::shared();
+    for format in ["raw", "ndjson"] {
+        let scene = Scene::new(TEST);
+        let mut queue = broker.make_queue(format, &[]);
+        let config = to_amqp(&scene, &broker, format);
+        assert_events_travel_in(format, &scene, config, "amqp", || queue.published());
+    }
 }
 
 #[test]

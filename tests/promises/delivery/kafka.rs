@@ -77,6 +77,22 @@ fn every_line_is_a_message_once_and_the_agent_ends_in_order() {
 }
 
 #[test]
+fn an_event_travels_as_its_line_of_ndjson_under_the_same_headers() {
+    let scene = Scene::new("an_event_travels_as_its_line_of_ndjson_under_the_same_headers");
+    let brokers = Brokers::start();
+    to_kafka(&scene, brokers.url()).global("format", "ndjson").write();
+    let mut writer = Writer::new(&scene, "app", "logs/app.log");
+    writer.append(100);
+    let agent = Agent::start(&scene);
+    let topic = brokers.topic();
+    topic.await_all(&writer);
+    assert_eq!(topic.counts(), (100, 0));
+    assert!(topic.all_name_their_spool(), "a value is not the line of NDJSON");
+    assert_eq!(agent.stop(), Some(0));
+    assert_all_is_acknowledged(&spool_status(&scene), &[&writer]);
+}
+
+#[test]
 fn brokers_that_go_away_are_awaited_and_get_every_line() {
     let scene = Scene::new("brokers_that_go_away_are_awaited_and_get_every_line");
     let brokers = Brokers::start();

@@ -16,7 +16,8 @@ use tokio::runtime::Runtime;
 
 use super::connect::{assert_nobody_answers, assert_not_usable, assert_reached};
 use super::queue::{
-    Published, assert_all_arrives, assert_done, dead_letters, deaths, event_count, queued, rounds,
+    Published, assert_all_arrives, assert_done, assert_events_travel_in, dead_letters, deaths, event_count,
+    queued, rounds,
 };
 use crate::common::{
     Agent, Authority, ConfigBuilder, PATIENCE, Process, Scene, Writer, free_port, has_program, skip, wait_for,
@@ -142,6 +143,7 @@ fn published(message: Publish) -> Published {
             key: property("Log-Agent-Key").unwrap(),
             seq: property("Log-Agent-Seq").unwrap(),
             source: property("Log-Agent-Source"),
+            content_type: properties.content_type.clone().unwrap(),
             body,
         },
         // Of 3.1.1: what a message of one event says of itself.
@@ -155,6 +157,7 @@ fn published(message: Publish) -> Published {
                 key: "none".into(),
                 seq,
                 source: Some(source),
+                content_type: "application/json".into(),
                 body,
             }
         }
@@ -220,6 +223,21 @@ fn with_a_message_for_each_event_the_source_is_in_the_topic_in_either_version() 
             assert!(message.id.ends_with(&format!("{source}/{}", message.seq)), "{}", message.id);
         }
         assert_done(&scene, agent, &[&app, &web]);
+    }
+}
+
+#[test]
+fn events_travel_as_they_are_or_as_a_line_of_ndjson() {
+    const TEST: &str = "events_travel_as_they_are_or_as_a_line_of_ndjson";
+    if !is_installed(TEST) {
+        return;
+    }
+    for format in ["raw", "ndjson"] {
+        let scene = Scene::new(TEST);
+        let broker = Broker::start(&scene, "allow_anonymous true");
+        let subscriber = Subscriber::start(&broker);
+        let config = to_mqtt(&scene, &broker);
+        assert_events_travel_in(format, &scene, config, "mqtt", || subscriber.published());
     }
 }
 

@@ -1,6 +1,7 @@
 //! NATS JetStream, against the real server: each test has one of its own.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use tokio::runtime::Runtime;
 
 use super::connect::{assert_nobody_answers, assert_not_usable, assert_reached};
 use super::queue::{
-    Published, assert_all_arrives, assert_done, dead_letters, deaths, event_count, queued, rounds,
+    Published, assert_all_arrives, assert_done, assert_events_travel_in, dead_letters, deaths, event_count,
+    queued, rounds,
 };
 use crate::common::{
     Agent, Authority, ConfigBuilder, PATIENCE, Process, Scene, Writer, free_port, has_program, skip, wait_for,
@@ -153,6 +155,7 @@ fn published(message: &Value) -> Published {
         key: header("Log-Agent-Key").unwrap(),
         seq: header("Log-Agent-Seq").unwrap(),
         source: header("Log-Agent-Source"),
+        content_type: header("Content-Type").unwrap(),
         body: decode(&message["data"]),
     }
 }
@@ -304,6 +307,121 @@ fn with_a_message_for_each_event_the_source_is_in_the_subject_and_the_identifier
         assert!(message.id.ends_with(&format!("/{source}/{}", message.seq)), "{}", message.id);
     }
     assert_done(&scene, agent, &[&app, &web]);
+}
+
+#[test]
+fn events_travel_as_they_are_or_as_a_line_of_ndjson() {
+    const TEST: &str = "events_travel_as_they_are_or_as_a_line_of_ndjson";
+    if !is_installed(TEST) {
+        return;
+    }
+    for format in ["raw", "ndjson"] {
+        let scene = Scene::new(TEST);
+        let server = Server::start(&scene, "");
+        server.make_stream(json!({}));
+        let config = to_nats(&scene, &server).table("nats", "subject", "logs.{agent}.{source}");
+        assert_events_travel_in(format, &scene, config, "nats", || server.published());
+        assert!(server.published().iter().all(|message| message.address.starts_with("logs.agent1.")));
+    }
+}
+
+/// The sequence numbers of a batch of one source.
+fn range_of(message: &Published) -> RangeInclusive<usize> {
+    let (first, last) = message.seq.split_once('-').unwrap();
+    first.parse().unwrap()..=last.parse().unwrap()
+}
+
+/// The lines in the body of a batch; of protobuf, those of `expected` that are in it, in this order.
+fn lines_in(format: &str, body: &[u8], expected: &[String]) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let lines = |body: &[u8]| -> Vec<String> {
+        let body = std::str::from_utf8(body).unwrap().strip_suffix('\n').unwrap();
+        body.split('\n').map(str::to_owned).collect()
+    };
+    match format {
+        "raw" => lines(body),
+        "ndjson" => {
+            let data = |line: &String| text(&serde_json::from_str::<Value>(line).unwrap()["data"]);
+            lines(body).iter().map(data).collect()
+        }
+        "otlp-json" => {
+            let request: Value = serde_json::from_slice(body).unwrap();
+            let records = request["resourceLogs"][0]["scopeLogs"][0]["logRecords"].as_array().unwrap();
+            records.iter().map(|record| text(&record["body"]["stringValue"])).collect()
+        }
+        _ => {
+            let mut rest = body;
+            let is_next = |line: &&String| {
+                let at = rest.windows(line.len()).position(|part| part == line.as_bytes());
+                at.inspect(|at| rest = &rest[at + line.len()..]).is_some()
+            };
+            expected.iter().filter(is_next).cloned().collect()
+        }
+    }
+}
+
+#[test]
+fn a_batch_travels_as_it_is_in_every_format_of_messages() {
+    const TEST: &str = "a_batch_travels_as_it_is_in_every_format_of_messages";
+    if !is_installed(TEST) {
+        return;
+    }
+    for (format, content_type) in [
+        ("ndjson", "application/x-ndjson"),
+        ("otlp-json", "application/json"),
+        ("otlp-protobuf", "application/x-protobuf"),
+        ("raw", "text/plain"),
+    ] {
+        let scene = Scene::new(TEST);
+        let server = Server::start(&scene, "");
+        server.make_stream(json!({}));
+        to_nats(&scene, &server).global("format", format).write();
+        let mut writer = Writer::new(&scene, "app", "logs/app.log");
+        writer.append(50);
+        let agent = Agent::start(&scene);
+        let mut published = Vec::new();
+        wait_for(PATIENCE, "every line is published", || {
+            published = server.published();
+            published.iter().map(|message| range_of(message).count()).sum::<usize>() == 50
+        });
+        published.sort_by_key(|message| *range_of(message).start());
+        for message in &published {
+            assert_eq!((message.content_type.as_str(), &message.id), (content_type, &message.key));
+            let expected = &writer.lines()[*range_of(message).start() - 1..*range_of(message).end()];
+            assert_eq!(lines_in(format, &message.body, expected), expected, "{format}");
+        }
+        assert_done(&scene, agent, &[&writer]);
+    }
+}
+
+#[test]
+fn a_batch_goes_to_where_its_agent_was_when_it_was_cut() {
+    const TEST: &str = "a_batch_goes_to_where_its_agent_was_when_it_was_cut";
+    if !is_installed(TEST) {
+        return;
+    }
+    let scene = Scene::new(TEST);
+    let server = Server::start(&scene, "");
+    let config = to_nats(&scene, &server).global("format", "raw").table("nats", "messages", "event");
+    config.write();
+    let mut writer = Writer::new(&scene, "app", "logs/app.log");
+    writer.append(30);
+    let agent = Agent::start(&scene);
+    // It is cut by then, and nobody takes it.
+    agent.await_said("no stream takes the subject logs.agent1");
+    assert_eq!(agent.stop(), Some(0));
+    config.global("agent_name", "agent2").write();
+    let agent = Agent::start(&scene);
+    agent.await_said("no stream takes the subject logs.agent1");
+    server.make_stream(json!({}));
+    agent.signal(Signal::HUP);
+    assert_eq!(assert_all_arrives(&[&writer], || server.published()), 0);
+    assert!(server.published().iter().any(|message| message.address == "logs.agent1"));
+    writer.append(1);
+    assert_eq!(assert_all_arrives(&[&writer], || server.published()), 0);
+    let addresses: Vec<_> = server.published().into_iter().map(|message| message.address).collect();
+    assert_eq!(addresses.last().map(String::as_str), Some("logs.agent2"));
+    assert_done(&scene, agent, &[&writer]);
 }
 
 #[test]

@@ -27,12 +27,26 @@ pub struct Published {
     pub key: String,
     pub seq: String,
     pub source: Option<String>,
+    /// The media type that it says; of MQTT 3.1.1, which has no place for one, that of JSON.
+    pub content_type: String,
     pub body: Vec<u8>,
 }
 
 impl Published {
     /// The events in it, numbered as it says.
     pub fn events(&self) -> Vec<Stored> {
+        if self.content_type == "text/plain" {
+            // A line as it is says nothing of itself.
+            return vec![Stored {
+                agent: String::new(),
+                source: self.source.clone().unwrap(),
+                seq: self.seq.parse().unwrap(),
+                timestamp: String::new(),
+                data: String::from_utf8_lossy(&self.body).into_owned(),
+                continues: false,
+            }];
+        }
+        assert_eq!(self.content_type, "application/json", "{self:?}");
         let body: Value = serde_json::from_slice(&self.body).unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let event = |source: &Value, seq: u64, log: &Value| Stored {
@@ -61,6 +75,60 @@ impl Published {
         }
         events
     }
+}
+
+/// Lines of the source `odd`: one of several lines, one that is empty, one that is not UTF-8, one of several lines again.
+const ODD_LINES: &[u8] = b"one\n  goes on\n\n\xFF\xFE\nlast\n  goes on\n  and on\n";
+/// What becomes of them.
+const ODD_EVENTS: [&[u8]; 4] = [b"one\n  goes on", b"", b"\xFF\xFE", b"last\n  goes on\n  and on"];
+
+/// Sends lines in `format`, an event a message, and expects each with its own bytes and nothing else. `table` is the
+/// strategy's.
+pub fn assert_events_travel_in(
+    format: &str,
+    scene: &Scene,
+    config: ConfigBuilder<'_>,
+    table: &str,
+    mut read: impl FnMut() -> Vec<Published>,
+) {
+    config
+        .global("format", format)
+        .table(table, "messages", "event")
+        .source("odd", "logs/odd.log")
+        .within("multiline", "continue_pattern", "^  ")
+        .within("multiline", "timeout_ms", 50)
+        .write();
+    let mut writer = Writer::new(scene, "app", "logs/app.log");
+    writer.append(60);
+    std::fs::write(scene.path("logs/odd.log"), ODD_LINES).unwrap();
+    let agent = Agent::start(scene);
+    let mut published = Vec::new();
+    wait_for(PATIENCE, "every event is published", || {
+        published = distinct(&read()).0;
+        published.len() >= 60 + ODD_EVENTS.len()
+    });
+    let content_type = if format == "raw" { "text/plain" } else { "application/json" };
+    assert!(published.iter().all(|message| message.content_type == content_type), "{published:?}");
+    let (odd, app): (Vec<_>, Vec<_>) =
+        published.into_iter().partition(|message| message.source.as_deref() == Some("odd"));
+    let events: Vec<Stored> = app.iter().flat_map(Published::events).collect();
+    assert_written_exactly_once(&[&writer], &events);
+    for message in &odd {
+        let seq: usize = message.seq.parse().unwrap();
+        assert!(message.id.ends_with(&format!("/odd/{seq}")), "{message:?}");
+        let expected = ODD_EVENTS[seq - 1];
+        if format == "raw" {
+            assert_eq!(message.body, expected, "{message:?}");
+            continue;
+        }
+        let event: Value = serde_json::from_slice(&message.body).unwrap();
+        assert_eq!(event["data"].as_str(), Some(&*String::from_utf8_lossy(expected)));
+        assert!(message.id.starts_with(event["spoolId"].as_str().unwrap()), "{message:?}");
+        assert_eq!((event["sourceName"].as_str(), event["seq"].as_u64()), (Some("odd"), Some(seq as u64)));
+        assert_eq!(event["path"].as_str(), scene.path("logs/odd.log").to_str());
+    }
+    assert_eq!(odd.len(), ODD_EVENTS.len());
+    assert_eq!(agent.stop(), Some(0));
 }
 
 /// The messages without those that came again, which must be what they were the first time; how often one came again.
@@ -146,6 +214,7 @@ fn messages_that_changed_or_are_missing_are_found() {
         key: "key".into(),
         seq: seq.to_string(),
         source: Some("app".into()),
+        content_type: "application/json".into(),
         body: serde_json::json!({
             "agentName": "a", "sourceName": "app", "seq": seq, "timestamp": "t",
             "data": writer.lines()[usize::try_from(seq).unwrap() - 1],

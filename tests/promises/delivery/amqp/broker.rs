@@ -281,6 +281,7 @@ impl Queue {
                 key: header("Log-Agent-Key").unwrap(),
                 seq: header("Log-Agent-Seq").unwrap(),
                 source: header("Log-Agent-Source"),
+                content_type: properties.content_type().as_ref().unwrap().to_string(),
                 body: delivery.data,
             });
         }

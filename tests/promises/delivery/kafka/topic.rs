@@ -32,6 +32,8 @@ struct Arrived {
     /// The keys of the batches that an event came with.
     batches: BTreeMap<Identity, Vec<String>>,
     messages: u64,
+    /// Of how many messages the value has the spool of the headers in it.
+    spools_named: u64,
 }
 
 impl Topic {
@@ -133,6 +135,12 @@ impl Topic {
         marks.map(|marks| marks.map_or(0, |(_, high)| u64::try_from(high).unwrap())).sum()
     }
 
+    /// Whether the value of each message says which spool it comes from, as the headers do.
+    pub fn all_name_their_spool(&self) -> bool {
+        let arrived = self.arrived.borrow();
+        arrived.spools_named == arrived.messages
+    }
+
     /// The keys of the batches that the event number `seq` of `source` came with.
     pub fn batches_of(&self, source: &str, seq: u64) -> Vec<String> {
         let arrived = self.arrived.borrow();
@@ -158,6 +166,7 @@ impl Arrived {
             (Some(identity.1.as_str()), Some(seq))
         );
         assert_eq!(message.key().unwrap(), format!("agent1/{}", identity.1).as_bytes());
+        self.spools_named += u64::from(value["spoolId"].as_str() == Some(identity.0.as_str()));
         let line = value["data"].as_str().unwrap();
         let (first, times) = self.events.entry(identity.clone()).or_insert_with(|| (line.to_owned(), 0));
         assert_eq!(first, line, "{identity:?} came with two contents");
