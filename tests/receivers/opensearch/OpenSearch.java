@@ -23,7 +23,8 @@ public final class OpenSearch extends Node {
             .put("transport.port", arguments[2])
             .put("cluster.routing.allocation.disk.threshold_enabled", false)
             .build();
-        // Its threads go on until the process is ended.
         new OpenSearch(settings).start();
+        // None of its threads keeps the process alive; this one does, until it is ended.
+        Thread.currentThread().join();
     }
 }
