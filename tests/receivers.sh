@@ -37,7 +37,7 @@ opensearch() {
   local of
   of=$(sum "$here"/opensearch/*)
   is_made opensearch "$of" && return
-  rm -rf "$dir/opensearch"
+  rm -rf "$dir/opensearch" "$dir/opensearch.new"
   mkdir -p "$dir/opensearch.new" &&
     cp "$here"/opensearch/* "$dir/opensearch.new" &&
     mvn -q -B -f "$dir/opensearch.new/pom.xml" dependency:copy-dependencies \
