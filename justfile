@@ -80,6 +80,11 @@ tail-long:
 kafka:
     LOG_AGENT_TEST_KAFKA="$(bash tests/kafka.sh)" cargo test --locked --test promises -- --nocapture delivery::kafka::real
 
+# The wire formats against receivers that others wrote: VictoriaLogs, the OpenTelemetry Collector and OpenSearch. Needs Go
+# 1.26, Java 17 and Maven; making them takes some minutes the first time.
+receivers:
+    LOG_AGENT_TEST_RECEIVERS="$(bash tests/receivers.sh)" cargo test --locked --test promises -- --nocapture formats::real
+
 # Licences, sources and known vulnerabilities of the dependencies (needs cargo-deny).
 deny:
     cargo deny check

@@ -140,6 +140,11 @@ impl FaultProxy {
         Self::start(Some(collector.address()), Some(tls))
     }
 
+    /// A proxy in front of any server.
+    pub fn before_server(address: SocketAddr) -> Self {
+        Self::start(Some(address), None)
+    }
+
     /// A server of its own, which answers 200 where it is not told otherwise.
     pub fn alone() -> Self {
         Self::start(None, None)

@@ -4,6 +4,7 @@
 mod elasticsearch;
 mod loki;
 mod otlp;
+mod real;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
