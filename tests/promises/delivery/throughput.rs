@@ -12,9 +12,9 @@ use crate::common::{Agent, Collector, ConfigBuilder, PATIENCE, Scene, sink};
 
 /// Events in a batch.
 const BATCH: u64 = 1000;
-/// How many events a message has: the value of the key, and how it is called here.
+/// How many events a message has: the value of the key, how it is called here, and what part of the backlog is enough.
 #[cfg(any(feature = "queue", feature = "kafka"))]
-const PER: [(&str, &str); 2] = [("batch", "a batch"), ("event", "an event")];
+const PER: [(&str, &str, u64); 2] = [("batch", "a batch", 1), ("event", "an event", 10)];
 /// Log text of the default run, in bytes.
 const SMALL_BYTES: u64 = 4_000_000;
 
@@ -27,10 +27,16 @@ struct Drain {
 
 impl Drain {
     fn of(name: &str) -> Self {
+        Self::of_part(name, 1)
+    }
+
+    /// A backlog of the `part`th part of the usual size.
+    fn of_part(name: &str, part: u64) -> Self {
         let bytes = std::env::var("LOG_AGENT_TEST_THROUGHPUT_MB").map_or(SMALL_BYTES, |megabytes| {
             megabytes.parse::<u64>().expect("LOG_AGENT_TEST_THROUGHPUT_MB is not a number") * 1_000_000
         });
         let scene = Scene::new(name);
+        let bytes = bytes / part;
         let lines = fill(&scene, bytes, 64 << 20);
         Self { scene, bytes, lines }
     }
@@ -124,8 +130,8 @@ fn a_backlog_goes_through_nats_in_full_batches() {
     if !super::nats::is_installed(TEST) {
         return;
     }
-    for (messages, each) in PER {
-        let drain = Drain::of(TEST);
+    for (messages, each, part) in PER {
+        let drain = Drain::of_part(TEST, part);
         let server = super::nats::Server::start(&drain.scene, "");
         server.make_stream(serde_json::json!({}));
         let config = drain.config("NATS", server.url()).table("nats", "subject", "logs.app");
@@ -143,8 +149,8 @@ fn a_backlog_goes_through_amqp_in_full_batches() {
         return;
     }
     let broker = super::amqp::broker::Broker::taking(1 << 20);
-    for (messages, each) in PER {
-        let drain = Drain::of(TEST);
+    for (messages, each, part) in PER {
+        let drain = Drain::of_part(TEST, part);
         let queue = broker.make_queue(messages, &[]);
         let config = drain.config("AMQP", broker.url()).table("amqp", "routing_key", messages);
         config.table("amqp", "messages", messages).write();
@@ -160,8 +166,8 @@ fn a_backlog_goes_through_mqtt_in_full_batches() {
     if !super::mqtt::is_installed(TEST) {
         return;
     }
-    for (messages, each) in PER {
-        let drain = Drain::of(TEST);
+    for (messages, each, part) in PER {
+        let drain = Drain::of_part(TEST, part);
         let broker = super::mqtt::Broker::start(&drain.scene, "allow_anonymous true");
         let subscriber = super::mqtt::Subscriber::start(&broker);
         let config = drain.config("MQTT", broker.url()).table("mqtt", "topic", "logs/app");
@@ -176,8 +182,8 @@ fn a_backlog_goes_through_mqtt_in_full_batches() {
 fn a_backlog_goes_through_kafka_in_full_batches() {
     use super::kafka::{Brokers, TOPIC, Topic, real};
     const TEST: &str = "a_backlog_goes_through_kafka_in_full_batches";
-    for (messages, each) in PER {
-        let drain = Drain::of(TEST);
+    for (messages, each, part) in PER {
+        let drain = Drain::of_part(TEST, part);
         let deliver = |whose: &str, url: String, topic: &Topic| {
             let config = drain.config("KAFKA", url).table("kafka", "topic", TOPIC);
             config.table("kafka", "messages", messages).write();
