@@ -29,13 +29,20 @@ pub(super) struct Brokers(MockCluster<'static, DefaultProducerContext>);
 
 impl Brokers {
     pub(super) fn start() -> Self {
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic(TOPIC, 2, 1).unwrap();
+        Self::several(1)
+    }
+
+    /// So many, of which each has everything.
+    fn several(count: i32) -> Self {
+        let cluster = MockCluster::new(count).unwrap();
+        cluster.create_topic(TOPIC, 2, count).unwrap();
         Self(cluster)
     }
 
     pub(super) fn url(&self) -> String {
-        format!("kafka://{}", self.0.bootstrap_servers())
+        // The others are learnt from the first.
+        let brokers = self.0.bootstrap_servers();
+        format!("kafka://{}", brokers.split(',').next().unwrap())
     }
 
     pub(super) fn topic(&self) -> Topic {
@@ -109,6 +116,28 @@ fn brokers_that_go_away_are_awaited_and_get_every_line() {
     brokers.0.broker_up(1).unwrap();
     topic.await_all(&writer);
     assert_eq!(agent.stop(), Some(0));
+    assert_all_is_acknowledged(&spool_status(&scene), &[&writer]);
+}
+
+#[test]
+fn another_broker_that_leads_gets_what_follows_and_nothing_twice() {
+    let scene = Scene::new("another_broker_that_leads_gets_what_follows_and_nothing_twice");
+    let brokers = Brokers::several(2);
+    let lead = |broker| {
+        (0..2).for_each(|partition| brokers.0.partition_leader(TOPIC, partition, Some(broker)).unwrap())
+    };
+    lead(1);
+    to_kafka(&scene, brokers.url()).write();
+    let mut writer = Writer::new(&scene, "app", "logs/app.log");
+    writer.append(50);
+    let agent = Agent::start(&scene);
+    let topic = brokers.topic();
+    topic.await_all(&writer);
+    lead(2);
+    writer.append(50);
+    topic.await_all(&writer);
+    assert_eq!(agent.stop(), Some(0));
+    assert_eq!(topic.counts(), (100, 0));
     assert_all_is_acknowledged(&spool_status(&scene), &[&writer]);
 }
 
