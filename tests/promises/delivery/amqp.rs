@@ -217,8 +217,9 @@ fn amqp_with_a_private_authority_is_verified_and_a_client_certificate_is_shown()
     // The broker knows who it is by the certificate alone.
     let config = config.end_point(format!("{}?auth_mechanism=external", broker.secure_url()));
     config.write();
-    writer.append(30);
     agent.signal(Signal::HUP);
+    agent.await_said("?(not-shown)");
+    writer.append(30);
     agent.await_said("check [global.auth] and what the broker allows this agent");
     broker.control(&["add_user", Broker::CLIENT, "none-that-is-shown"]);
     broker.control(&["set_permissions", Broker::CLIENT, "", ".*", ""]);

@@ -187,8 +187,8 @@ pub fn deaths<S>(
     published_count: impl Fn(&S) -> u64,
     mut break_server: impl FnMut(&mut S, u32),
 ) -> (Agent, Writer) {
-    let brisk = Rhythm::BRISK.up_to(20_000);
-    let load = Load::start(scene, Writer::new(scene, "app", "logs/app.log"), brisk);
+    // Without an end: there is something to publish in each round, however long a broker takes to come back.
+    let load = Load::start(scene, Writer::new(scene, "app", "logs/app.log"), Rhythm::STEADY);
     let mut rng = scene.rng("deaths");
     for round in 0..rounds {
         let agent = Agent::start(scene);
