@@ -84,6 +84,13 @@ impl Drain {
         assert_eq!(agent.stop(), Some(0));
         assert_eq!(arrived(), wanted, "what was acknowledged came again");
     }
+
+    /// The same with a message for each batch or for each event, as `messages` says.
+    #[cfg(any(feature = "queue", feature = "kafka"))]
+    fn run_per(&self, strategy: &str, messages: &str, each: &str, arrived: impl FnMut() -> u64) {
+        let wanted = if messages == "batch" { self.batches() } else { self.lines };
+        self.run(&format!("{strategy}, a message {each}"), wanted, arrived);
+    }
 }
 
 /// Processor time in seconds and the most resident memory in megabytes of a process so far.
@@ -136,8 +143,7 @@ fn a_backlog_goes_through_nats_in_full_batches() {
         server.make_stream(serde_json::json!({}));
         let config = drain.config("NATS", server.url()).table("nats", "subject", "logs.app");
         config.table("nats", "messages", messages).write();
-        let wanted = if messages == "batch" { drain.batches() } else { drain.lines };
-        drain.run(&format!("NATS, a message {each}"), wanted, || server.message_count());
+        drain.run_per("NATS", messages, each, || server.message_count());
     }
 }
 
@@ -154,8 +160,7 @@ fn a_backlog_goes_through_amqp_in_full_batches() {
         let queue = broker.make_queue(messages, &[]);
         let config = drain.config("AMQP", broker.url()).table("amqp", "routing_key", messages);
         config.table("amqp", "messages", messages).write();
-        let wanted = if messages == "batch" { drain.batches() } else { drain.lines };
-        drain.run(&format!("AMQP, a message {each}"), wanted, || queue.message_count());
+        drain.run_per("AMQP", messages, each, || queue.message_count());
     }
 }
 
@@ -172,8 +177,7 @@ fn a_backlog_goes_through_mqtt_in_full_batches() {
         let subscriber = super::mqtt::Subscriber::start(&broker);
         let config = drain.config("MQTT", broker.url()).table("mqtt", "topic", "logs/app");
         config.table("mqtt", "messages", messages).write();
-        let wanted = if messages == "batch" { drain.batches() } else { drain.lines };
-        drain.run(&format!("MQTT, a message {each}"), wanted, || subscriber.count());
+        drain.run_per("MQTT", messages, each, || subscriber.count());
     }
 }
 
@@ -187,8 +191,7 @@ fn a_backlog_goes_through_kafka_in_full_batches() {
         let deliver = |whose: &str, url: String, topic: &Topic| {
             let config = drain.config("KAFKA", url).table("kafka", "topic", TOPIC);
             config.table("kafka", "messages", messages).write();
-            let wanted = if messages == "batch" { drain.batches() } else { drain.lines };
-            drain.run(&format!("KAFKA{whose}, a message {each}"), wanted, || topic.message_count());
+            drain.run_per(&format!("KAFKA{whose}"), messages, each, || topic.message_count());
         };
         if real::fetched().is_some() {
             let broker = real::Broker::start(&drain.scene, TEST).unwrap();
